@@ -1,0 +1,135 @@
+"""Opens a folder as a checkpoint: finds its files and checks them, without loading a weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import CheckpointError, CorruptCheckpoint, ModelNotFound
+from .declared import Declared, read_declared, read_json
+from .quantization import Quantization, read_quantization
+from .safetensors import TensorInfo, read_header
+
+# Some tokenizers state "no limit" as 10**30.
+NO_LIMIT: Final = 2**31
+PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A folder that holds a model; names of tensors are relative to the model's root.
+
+    Official files name the root nothing (`embed_tokens.weight`), conversions `model.`, and some nest it
+    deeper: `prefix` is what was cut. `config` is config.json as it stands.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, TensorInfo]
+    prefix: str
+    quantization: Quantization | None
+    declared: Declared
+    tokenizer_config: Mapping[str, Any]
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The tokenizer in the format of the `tokenizers` library."""
+        return self.declared.transformer / "tokenizer.json"
+
+    @cached_property
+    def files(self) -> tuple[Path, ...]:
+        """The safetensors files that hold the tensors."""
+        return tuple(sorted({tensor.file for tensor in self.tensors.values()}))
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The longest input in tokens that the files allow, None when they name no limit.
+
+        As sentence-transformers has it: its own setting, else the smaller of the tokenizer's
+        `model_max_length` and the model's `max_position_embeddings`.
+        """
+        if self.declared.max_tokens is not None:
+            return self.declared.max_tokens
+        limits = (self.tokenizer_config.get("model_max_length"), self.config.get("max_position_embeddings"))
+        return min((int(limit) for limit in limits if limit is not None and 0 < limit < NO_LIMIT), default=None)
+
+
+def open_checkpoint(folder: Path) -> Checkpoint:
+    """Opens `folder`; reads JSON and the headers of the weights, loads nothing.
+
+    Raises ModelNotFound when there is no such folder, CheckpointError when it holds no checkpoint,
+    CorruptCheckpoint when a file is damaged or missing, UnsupportedModel when it asks for what is not
+    implemented. Nothing in the folder is ever unpickled or executed.
+    """
+    if not folder.is_dir():
+        raise ModelNotFound(
+            f"There is no folder {str(folder)!r}. Pass the folder of a checkpoint (with config.json, tokenizer.json "
+            "and *.safetensors), a Hub repository id such as 'Qwen/Qwen3-Embedding-0.6B', or a short name."
+        )
+    declared = read_declared(folder)
+    root = declared.transformer
+    if not (root / "config.json").is_file():
+        raise CheckpointError(
+            f"{root} is not a checkpoint: it has no config.json. A checkpoint is the folder that holds config.json, "
+            "tokenizer.json and *.safetensors; point at that one, or download the model again."
+        )
+    config = read_json(root / "config.json")
+    tensors = _read_tensors(root)
+    if not (root / "tokenizer.json").is_file():
+        raise CheckpointError(
+            f"{root} has no tokenizer.json. Save the tokenizer in the fast format first: "
+            "AutoTokenizer.from_pretrained(folder).save_pretrained(folder), with transformers installed."
+        )
+    prefix = _find_prefix(tensors)
+    tokenizer_config = root / "tokenizer_config.json"
+    return Checkpoint(
+        folder=folder,
+        config=config,
+        tensors={name.removeprefix(prefix): info for name, info in tensors.items()},
+        prefix=prefix,
+        quantization=read_quantization(config, prefix),
+        declared=declared,
+        tokenizer_config=read_json(tokenizer_config) if tokenizer_config.is_file() else {},
+    )
+
+
+def _find_prefix(tensors: Mapping[str, TensorInfo]) -> str:
+    """What stands before `embed_tokens.weight`, the one matrix that every decoder has."""
+    anchor = next((name for name in sorted(tensors, key=len) if name.endswith("embed_tokens.weight")), "")
+    return anchor.removesuffix("embed_tokens.weight")
+
+
+def _read_tensors(root: Path) -> dict[str, TensorInfo]:
+    tensors: dict[str, TensorInfo] = {}
+    for file in _weight_files(root):
+        if not file.is_file():
+            raise CorruptCheckpoint(
+                f"{file} is missing, although the index of {root.name} names it. The download was probably "
+                "interrupted; fetch the model again."
+            )
+        tensors.update(read_header(file))
+    return tensors
+
+
+def _weight_files(root: Path) -> list[Path]:
+    """The weight files, as transformers looks for them: one file, else an index, else any by MLX's names."""
+    if (root / "model.safetensors").is_file():
+        return [root / "model.safetensors"]
+    index = root / "model.safetensors.index.json"
+    if index.is_file():
+        table = read_json(index).get("weight_map")
+        if not isinstance(table, dict) or not table:
+            raise CorruptCheckpoint(f"{index} has no weight_map. Fetch the model again.")
+        return [root / name for name in sorted(set(table.values()))]
+    found = sorted(root.glob("model*.safetensors")) or sorted(root.glob("weights*.safetensors"))
+    if not found:
+        pickled = [file.name for pattern in PICKLES for file in root.glob(pattern)]
+        why = f" It has {pickled[0]}, a pickle, which is never loaded since that runs code." if pickled else ""
+        raise CheckpointError(
+            f"{root} is not a checkpoint: it has no *.safetensors.{why} Convert the weights to safetensors, or "
+            "download the model again."
+        )
+    return found

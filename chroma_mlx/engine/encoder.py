@@ -1,0 +1,126 @@
+"""The way of a text: tokens, batches, the MLX thread, one door that every vector leaves by."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import EngineError
+from ..settings import MachineSettings, VectorSettings
+from .batching import plan_batches
+from .mlx_thread import mlx_thread
+from .model import Model, ModelSpec, get_model
+from .plan import Kind, Plan, make_plan
+from .progress import progress_bar
+from .tokens import TokenIds, check_texts
+
+Vectors = npt.NDArray[np.float32]
+
+# Texts are tokenised and sorted by length in windows of this many, so that the memory for token ids does
+# not grow with the call, while a window is large enough that neighbours in length are really alike.
+WINDOW_TEXTS: Final = 4_096
+# Batches that wait at the MLX thread: one runs, one is ready. More would only make other callers wait.
+BATCHES_AHEAD: Final = 2
+
+
+class Encoder:
+    """Turns texts into vectors by one model under one set of settings. Making one costs nothing."""
+
+    def __init__(self, vectors: VectorSettings, machine: MachineSettings) -> None:
+        self.vectors, self.machine = vectors, machine
+        self.spec = ModelSpec(vectors.model_name, machine.device, machine.cache_path)
+
+    def load(self) -> Model:
+        """The model, loaded if it is not yet. Raises what `get_model` raises."""
+        return get_model(self.spec, auto_download=self.machine.auto_download, show_progress=self.machine.show_progress)
+
+    def encode(self, texts: Sequence[str], kind: Kind) -> Vectors:
+        """Embeds `texts`: float32, (len(texts), dimension), in their order, every value finite.
+
+        With `normalize` every vector has unit length. Equal texts are computed once. Safe from any thread.
+        Raises InputError (naming the text) before anything is computed, ConfigError when a setting does
+        not fit the model, EngineError when the forward pass gives no usable vector, and what loading raises.
+        """
+        texts = check_texts(texts)
+        model = self.load()
+        plan = make_plan(self.vectors, model, kind)
+        # Each distinct text with its first place in the call.
+        first: dict[str, int] = {}
+        for place, text in enumerate(texts):
+            first.setdefault(text, place)
+        distinct, places = list(first), list(first.values())
+        vectors = np.empty((len(distinct), plan.dimension), dtype=np.float32)
+        with progress_bar(len(distinct), self.machine.show_progress) as bar:
+            for indices, raw in self._run(model, plan, distinct, places):
+                vectors[indices] = finish(raw, plan.dimension, self.vectors.normalize, [places[i] for i in indices])
+                bar.update(len(indices))
+        if len(distinct) == len(texts):
+            return vectors
+        row_of = {text: row for row, text in enumerate(distinct)}
+        return vectors[[row_of[text] for text in texts]]
+
+    def _run(
+        self, model: Model, plan: Plan, texts: list[str], places: list[int]
+    ) -> Iterator[tuple[list[int], Vectors]]:
+        """(indices, raw vectors) of each batch; the next is tokenised and queued while one computes."""
+        running: deque[tuple[list[int], Future[Vectors]]] = deque()
+        try:
+            for indices, rows in self._batches(model, plan, texts, places):
+                if len(running) >= BATCHES_AHEAD:
+                    done, future = running.popleft()
+                    yield done, future.result()
+                job = mlx_thread.submit(model.embed, rows, pooling=plan.pooling, skip=plan.skip)
+                running.append((indices, job))
+            while running:
+                done, future = running.popleft()
+                yield done, future.result()
+        finally:
+            # A caller that left (an error, Ctrl-C) takes its queued work along.
+            for _, future in running:
+                future.cancel()
+
+    def _batches(
+        self, model: Model, plan: Plan, texts: list[str], places: list[int]
+    ) -> Iterator[tuple[list[int], list[TokenIds]]]:
+        """(indices, token ids) of each batch, window by window."""
+        for start in range(0, len(texts), WINDOW_TEXTS):
+            window = slice(start, start + WINDOW_TEXTS)
+            ids = model.tokenizer.encode(
+                texts[window],
+                prefix=plan.prompt,
+                max_tokens=plan.max_tokens,
+                refuse_long=self.vectors.on_long_text == "error",
+                places=places[window],
+            )
+            for batch in plan_batches(
+                [len(row) for row in ids],
+                batch_size=self.machine.batch_size,
+                batch_tokens=self.machine.batch_tokens,
+            ):
+                yield [start + index for index in batch], [ids[index] for index in batch]
+
+
+def finish(raw: Vectors, dimension: int, normalize: bool, places: Sequence[int]) -> Vectors:
+    """The one door: cuts to `dimension`, scales to unit length, and lets only finite vectors out.
+
+    raw: (n, full width) float32. Returns (n, dimension) float32. Raises EngineError, with the text's place
+    in the call, for a vector that is not finite or that has no direction to normalise.
+    """
+    vectors = raw[:, :dimension]
+    norms = np.linalg.norm(vectors, axis=1, keepdims=True)  # not finite where a value is not
+    bad = ~np.isfinite(norms[:, 0])
+    if normalize:
+        bad |= norms[:, 0] == 0.0
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise EngineError(
+            f"The model gave text {places[row]} a vector that is {'zero' if norms[row, 0] == 0.0 else 'not finite'}, "
+            "so nothing is returned. The checkpoint is probably damaged or a conversion in float16 that overflows: verify "
+            "the files, or use the bfloat16 or a quantised one."
+        )
+    return vectors / norms if normalize else vectors

@@ -1,0 +1,180 @@
+"""Models in memory: located, opened, loaded once for each specification, and shared by the process."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..checkpoint import Checkpoint, open_checkpoint
+from ..checkpoint.fit import check_fit
+from ..checkpoint.locate import locate
+from ..errors import CheckpointError, CorruptCheckpoint, EngineError
+from ..models.architecture import Defaults, Encoder, find_architecture
+from .mlx_thread import mlx_thread
+from .tokens import TokenIds, Tokenizer
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """What tells one loaded model from another."""
+
+    model_name: str
+    device: str
+    cache_path: Path | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A model in memory. `dimension` is its full width; `dtype` that of its activations."""
+
+    checkpoint: Checkpoint
+    defaults: Defaults
+    tokenizer: Tokenizer
+    encoder: Encoder
+    dimension: int
+    device: str
+    dtype: str
+
+    def embed(self, rows: list[TokenIds], *, pooling: str, skip: int) -> npt.NDArray[np.float32]:
+        """One forward pass, on the MLX thread. Returns (len(rows), dimension) float32, not normalised.
+
+        rows: token ids of each text, 1 or more each; `skip`: tokens at the start that are not pooled.
+        """
+        import mlx.core as mx
+
+        from .pooling import pool
+
+        lengths = np.array([len(row) for row in rows], dtype=np.int32)
+        ids = np.zeros((len(rows), int(lengths.max())), dtype=np.int32)  # (B, L), padded on the right
+        for place, row in enumerate(rows):
+            ids[place, : len(row)] = row
+        try:
+            with mx.stream(_mlx_device(self.device)):
+                hidden = self.encoder(mx.array(ids))  # (B, L, H)
+                return np.array(pool(hidden, mx.array(lengths), pooling, skip))  # (B, H)
+        except RuntimeError as error:
+            raise EngineError(
+                f"MLX failed on a batch of {ids.shape[0]} texts padded to {ids.shape[1]} tokens: {error}. If memory "
+                "ran out, lower batch_tokens or max_tokens."
+            ) from error
+
+
+_models: dict[ModelSpec, Model] = {}
+_locks: dict[ModelSpec, threading.Lock] = {}
+_registry_lock = threading.Lock()
+
+
+def get_model(spec: ModelSpec, *, auto_download: bool, show_progress: bool | None) -> Model:
+    """The model of `spec`, loaded at the first call and shared from then on. Safe from any thread.
+
+    Raises ModelNotFound, DownloadError, CheckpointError or one of its kinds, EngineError. A failure is
+    not kept: the next call tries again.
+    """
+    if (model := _models.get(spec)) is not None:
+        return model
+    with _registry_lock:
+        lock = _locks.setdefault(spec, threading.Lock())
+    with lock:
+        if (model := _models.get(spec)) is None:
+            folder = locate(
+                spec.model_name, cache_path=spec.cache_path, auto_download=auto_download, show_progress=show_progress
+            )
+            model = _models[spec] = load_model(folder, device=spec.device)
+    return model
+
+
+def unload_models() -> None:
+    """Frees the memory of every loaded model; each is loaded again when it is next used."""
+
+    def free() -> None:
+        import mlx.core as mx
+
+        _models.clear()
+        mx.clear_cache()
+
+    if _models:
+        mlx_thread.run(free)
+
+
+def load_model(folder: Path, *, device: str = "auto") -> Model:
+    """Loads the checkpoint in `folder`; `device` is "auto", "gpu" or "cpu"."""
+    checkpoint = open_checkpoint(folder)
+    encoder, defaults, width, device, dtype = mlx_thread.run(_load_weights, checkpoint, device)
+    tokenizer = Tokenizer(checkpoint, defaults.end_token)
+    rows = next(info.shape[0] for name, info in checkpoint.tensors.items() if name == "embed_tokens.weight")
+    if tokenizer.vocabulary > rows:
+        raise CheckpointError(
+            f"{checkpoint.tokenizer_file} has {tokenizer.vocabulary} tokens, but the model has embeddings for {rows}. "
+            "The tokenizer is not the model's own; fetch the model again."
+        )
+    return Model(
+        checkpoint=checkpoint,
+        defaults=defaults,
+        tokenizer=tokenizer,
+        encoder=encoder,
+        dimension=width,
+        device=device,
+        dtype=dtype,
+    )
+
+
+def _load_weights(checkpoint: Checkpoint, device: str) -> tuple[Encoder, Defaults, int, str, str]:
+    """On the MLX thread: the encoder, its architecture's defaults, its width, device and dtype."""
+    import mlx.core as mx
+
+    from ..models.weights import Weights
+
+    device = _choose_device(device)
+    architecture = find_architecture(checkpoint.config)
+    config = architecture.read_config(checkpoint.config)
+    check_fit(checkpoint, architecture.parameter_shapes(config), architecture.IGNORABLE)
+    dtype = _choose_dtype(checkpoint, device)
+    with mx.stream(_mlx_device(device)):
+        try:
+            weights = Weights(checkpoint, dtype=dtype, dense=device == "cpu")
+            encoder = architecture.Model(config, weights)
+        except (RuntimeError, OSError) as error:
+            raise CorruptCheckpoint(
+                f"The weights in {checkpoint.folder} cannot be read: {error}. Fetch the model again."
+            ) from error
+        finally:
+            mx.clear_cache()
+    return encoder, architecture.DEFAULTS, config.hidden_size, device, str(dtype).rpartition(".")[2]
+
+
+def _choose_device(device: str) -> str:
+    import mlx.core as mx
+
+    has_gpu = mx.default_device().type == mx.DeviceType.gpu or mx.is_available(mx.Device(mx.DeviceType.gpu))
+    if device == "gpu" and not has_gpu:
+        raise EngineError(
+            "device is 'gpu', but MLX finds none here. Use device='auto' or 'cpu'; on Linux with an NVIDIA GPU "
+            "install `mlx[cuda13]`."
+        )
+    return "gpu" if device != "cpu" and has_gpu else "cpu"
+
+
+def _mlx_device(device: str) -> mx.Device:
+    import mlx.core as mx
+
+    return mx.Device(mx.DeviceType.gpu if device == "gpu" else mx.DeviceType.cpu)
+
+
+def _choose_dtype(checkpoint: Checkpoint, device: str) -> mx.Dtype:
+    """The dtype of the activations.
+
+    On a CPU float32: it is what the BLAS is fast in. On a GPU that of a bfloat16 checkpoint, and float32
+    for all else: never float16, whose range the 8B model's activations leave.
+    """
+    import mlx.core as mx
+
+    stored = {info.dtype for info in checkpoint.tensors.values()}
+    return mx.bfloat16 if device == "gpu" and "BF16" in stored and "F32" not in stored else mx.float32

@@ -1,0 +1,150 @@
+"""Texts to token ids, as the reference does it: never stripped, cut before the end token, never without it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from ..checkpoint import Checkpoint
+from ..errors import CheckpointError, ConfigError, CorruptCheckpoint, InputError, TextTooLong
+
+if TYPE_CHECKING:
+    pass
+
+TokenIds = npt.NDArray[np.int32]
+
+
+class Tokenizer:
+    """A checkpoint's tokenizer, with its special tokens known apart from the text's own."""
+
+    def __init__(self, checkpoint: Checkpoint, end_token: str | None) -> None:
+        """Reads tokenizer.json. `end_token` is appended when the tokenizer itself appends nothing.
+
+        Raises CorruptCheckpoint when the file is no tokenizer, CheckpointError when it lacks `end_token`.
+        """
+        import tokenizers
+
+        file = checkpoint.tokenizer_file
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as error:  # the library raises bare Exception
+            raise CorruptCheckpoint(f"{file} is no tokenizer: {error}. Fetch the model again.") from error
+        # A file may carry limits of whoever saved it last; ours come from the settings.
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        if checkpoint.declared.lower_case:
+            self._lower_case()
+        self._cut_left = checkpoint.tokenizer_config.get("truncation_side") == "left"
+        self._head, self._tail = self._find_special_ids()
+        self._append: list[int] = []
+        if end_token is not None and not self._tail:
+            end_id = self._tokenizer.token_to_id(end_token)
+            if end_id is None:
+                raise CheckpointError(
+                    f"{file} has no token {end_token!r}, which every text of this architecture must end with. The "
+                    "tokenizer is not the model's own; fetch the model again."
+                )
+            self._append = self._tail = [end_id]
+
+    @property
+    def special_tokens(self) -> int:
+        """How many tokens stand around every text."""
+        return len(self._head) + len(self._tail)
+
+    @property
+    def vocabulary(self) -> int:
+        """One more than the largest id."""
+        return max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+
+    def check_limit(self, max_tokens: int) -> None:
+        """Raises ConfigError when not even one token of a text would be left."""
+        if max_tokens <= self.special_tokens:
+            raise ConfigError(
+                f"max_tokens is {max_tokens}, but this model puts {self.special_tokens} special token(s) around a "
+                f"text. Set it to {self.special_tokens + 1} or more."
+            )
+
+    def count(self, text: str) -> int:
+        """Tokens of `text` and what stands before it, without what is appended: the length of a prompt."""
+        return len(self._ids([text])[0]) - len(self._tail)
+
+    def encode(
+        self, texts: Sequence[str], *, prefix: str, max_tokens: int, refuse_long: bool, places: Sequence[int]
+    ) -> list[TokenIds]:
+        """Token ids of each text behind `prefix`, special tokens included: int32, 1 to `max_tokens` long.
+
+        A longer text is cut before its closing special tokens, or with `refuse_long` raises TextTooLong
+        (naming the text's place in the call, from `places`).
+        """
+        encoded = []
+        for place, ids in zip(places, self._ids([prefix + text for text in texts] if prefix else texts), strict=True):
+            if len(ids) > max_tokens:
+                if refuse_long:
+                    raise TextTooLong(index=place, tokens=len(ids), limit=max_tokens)
+                ids = self._cut(ids, max_tokens)
+            encoded.append(np.array(ids, dtype=np.int32))
+        return encoded
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        return [encoding.ids + self._append for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+
+    def _cut(self, ids: list[int], max_tokens: int) -> list[int]:
+        head, tail = len(self._head), len(self._tail)
+        own, room = ids[head : len(ids) - tail], max_tokens - head - tail
+        return self._head + (own[-room:] if self._cut_left else own[:room]) + self._tail
+
+    def _find_special_ids(self) -> tuple[list[int], list[int]]:
+        """What the tokenizer puts before and after a text, by comparing one with and without it."""
+        probe = "a"
+        plain = self._tokenizer.encode(probe, add_special_tokens=False).ids
+        ids = self._tokenizer.encode(probe).ids
+        for start in range(len(ids) - len(plain) + 1):
+            if ids[start : start + len(plain)] == plain:
+                return ids[:start], ids[start + len(plain) :]
+        return [], []
+
+    def _lower_case(self) -> None:
+        """do_lower_case of sentence-transformers: lower-case first, unless the tokenizer does so itself."""
+        from tokenizers import normalizers
+
+        own = self._tokenizer.normalizer
+        if own is None:
+            self._tokenizer.normalizer = normalizers.Lowercase()
+        elif "Lowercase" not in repr(own) and "lowercase=True" not in repr(own):
+            self._tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), own])
+
+
+def check_texts(texts: object) -> list[str]:
+    """The texts of a call as a list; raises InputError, naming the first bad one, unless all are text.
+
+    An empty string is text: it gets the vector that the model gives to nothing. A lone surrogate (half of
+    a UTF-16 pair, as a bad decoding leaves it) is not, since it has no UTF-8 form.
+    """
+    if isinstance(texts, str | bytes) or not isinstance(texts, Sequence | np.ndarray):
+        raise InputError(
+            f"The texts are {'one ' if isinstance(texts, str | bytes) else 'a '}{type(texts).__name__}, not a list of "
+            "str. Pass a list, also for a single text: ['…']."
+        )
+    if len(texts) == 0:
+        raise InputError("There is no text to embed: the list is empty. Pass at least one text.")
+    checked = list(texts)
+    for index, text in enumerate(checked):
+        if not isinstance(text, str):
+            raise InputError(
+                f"Text {index} is {'None' if text is None else f'a {type(text).__name__}'}, not a str. Leave the "
+                "record out, give its text, or pass its vector as an embedding.",
+                index=index,
+            )
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"Text {index} holds the lone surrogate {text[error.start]!r} at character {error.start}, which is no "
+                "character and has no UTF-8 form. Decode the source with its right encoding, or clean the text with "
+                "text.encode('utf-8', 'replace').decode().",
+                index=index,
+            ) from error
+    return checked

@@ -1,0 +1,1 @@
+"""The architectures, one a file, and the table of known models."""

@@ -1,0 +1,82 @@
+"""What an architecture's file holds, and where each one is found.
+
+An architecture is one module beside this one and one row of ARCHITECTURES. The module has
+    DEFAULTS           what holds where a checkpoint declares nothing
+    IGNORABLE          names of tensors that may be there and are not needed
+    read_config        config.json to a frozen dataclass; refuses what it would compute wrongly
+    parameter_shapes   every tensor the model needs, with its unquantised shape
+    Model              made of the configuration and the weights; token ids to hidden states
+"""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from ..errors import UnsupportedModel
+
+if TYPE_CHECKING:
+    import mlx.core as mx
+
+    from .weights import Weights
+
+# config.json's model_type to the module beside this one.
+ARCHITECTURES: Final = {"qwen3": "qwen3"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Defaults:
+    """What holds where a checkpoint declares nothing.
+
+    `pooling` is "last", "mean" or "cls"; `prompts` what is put before a query and a document; `end_token`
+    the token every text must end with, appended when the checkpoint's tokenizer does not. A bare task is
+    put into `query_template`, where the architecture has one.
+    """
+
+    pooling: str
+    prompts: Mapping[str, str]
+    end_token: str | None
+    query_template: str | None
+
+
+class Config(Protocol):
+    """What every architecture's configuration has."""
+
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def hidden_size(self) -> int: ...
+
+
+class Encoder(Protocol):
+    """Token ids (B, L) int32, padded on the right, to hidden states (B, L, H)."""
+
+    def __call__(self, ids: mx.array) -> mx.array: ...
+
+
+class Architecture(Protocol):
+    """The module of an architecture."""
+
+    DEFAULTS: Defaults
+    IGNORABLE: re.Pattern[str]
+
+    def read_config(self, config: Mapping[str, Any]) -> Config: ...
+    def parameter_shapes(self, config: Config) -> dict[str, tuple[int, ...]]: ...
+    def Model(self, config: Config, weights: Weights) -> Encoder: ...  # noqa: N802 - it is a class there
+
+
+def find_architecture(config: Mapping[str, Any]) -> Architecture:
+    """The module for config.json's `model_type`; raises UnsupportedModel when there is none.
+
+    Importing it imports MLX, so this is called on the MLX thread.
+    """
+    kind = config.get("model_type")
+    if not isinstance(kind, str) or kind not in ARCHITECTURES:
+        raise UnsupportedModel(
+            f"config.json: model_type is {kind!r}, which is not implemented. Implemented are "
+            f"{', '.join(sorted(ARCHITECTURES))}. Use a checkpoint of one of these."
+        )
+    return cast(Architecture, importlib.import_module(f".{ARCHITECTURES[kind]}", __package__))

@@ -1,0 +1,214 @@
+"""Qwen3 as an encoder: the decoder of Qwen3-Embedding without its logits.
+
+A causal transformer: RMS norms before attention and feed-forward, RMS norms on each head's queries and
+keys, rotary positions, grouped key-value heads, a SwiGLU feed-forward. Rows are padded on the right; a
+causal token never sees what stands after it, so the padding changes nothing and needs no mask.
+
+Shapes: B texts, L tokens, H hidden, N query heads, K key-value heads, D a head's width.
+Source of the maths: transformers' modeling_qwen3 and mlx-lm's models/qwen3; both are compared in tests.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import mlx.core as mx
+
+from ..errors import CorruptCheckpoint, UnsupportedModel
+from .architecture import Defaults
+from .attention import causal_attention
+from .weights import Weights
+
+QUERY_TEMPLATE: Final = "Instruct: {task}\nQuery:"
+DEFAULTS: Final = Defaults(
+    pooling="last",
+    prompts={
+        "query": QUERY_TEMPLATE.format(
+            task="Given a web search query, retrieve relevant passages that answer the query"
+        ),
+        "document": "",
+    },
+    # The model was trained to gather the text at this token, which tokenizer_config's eos_token is not.
+    end_token="<|endoftext|>",
+    query_template=QUERY_TEMPLATE,
+)
+# The logits' matrix, and rotary tables that old checkpoints carry.
+IGNORABLE: Final = re.compile(r"(.*\.)?lm_head\..*|.*rotary_emb\.inv_freq")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The fields of config.json that change the vectors."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    rope_theta: float
+    rope_scale: float
+    attention_bias: bool
+    windows: tuple[int | None, ...]  # a layer's: None sees all before it, an int this many tokens
+
+
+def read_config(config: Mapping[str, Any]) -> Config:
+    """Reads config.json; raises UnsupportedModel for what would silently change the vectors."""
+    if config.get("hidden_act", "silu") != "silu":
+        raise UnsupportedModel(_refusal(f"hidden_act is {config['hidden_act']!r}, only 'silu' is implemented"))
+    for key, causal in (("is_causal", True), ("use_bidirectional_attention", False)):
+        if config.get(key, causal) not in (causal, None):
+            raise UnsupportedModel(_refusal(f"{key} is {config[key]!r}, only causal attention is implemented"))
+    theta, scale = _read_rope(config)
+    try:
+        heads = int(config["num_attention_heads"])
+        layers = int(config["num_hidden_layers"])
+        return Config(
+            vocab_size=int(config["vocab_size"]),
+            hidden_size=int(config["hidden_size"]),
+            num_hidden_layers=layers,
+            intermediate_size=int(config["intermediate_size"]),
+            num_attention_heads=heads,
+            num_key_value_heads=int(config.get("num_key_value_heads") or heads),
+            head_dim=int(config.get("head_dim") or 128),  # transformers' Qwen3Config default
+            rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+            rope_theta=theta,
+            rope_scale=scale,
+            attention_bias=bool(config.get("attention_bias", False)),
+            windows=_read_windows(config, layers),
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptCheckpoint(f"config.json is no Qwen3 configuration: {error!r}. Fetch the model again.") from error
+
+
+def _refusal(what: str) -> str:
+    return f"config.json: {what} for Qwen3. Computing it otherwise would give wrong vectors, so the model is refused."
+
+
+def _read_rope(config: Mapping[str, Any]) -> tuple[float, float]:
+    """(base, scale of positions). transformers 5 nests both under rope_parameters."""
+    scaling = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    kind = scaling.get("rope_type") or scaling.get("type") or "default"
+    if kind not in ("default", "linear"):
+        raise UnsupportedModel(_refusal(f"rope scaling is {kind!r}, only 'default' and 'linear' are implemented"))
+    theta = scaling.get("rope_theta", config.get("rope_theta", 10_000.0))
+    return float(theta), 1.0 / float(scaling["factor"]) if kind == "linear" else 1.0
+
+
+def _read_windows(config: Mapping[str, Any], layers: int) -> tuple[int | None, ...]:
+    """A window per layer, as transformers' Qwen3Config derives `layer_types` where it is not given."""
+    window = config.get("sliding_window") if config.get("use_sliding_window") else None
+    first = config.get("max_window_layers", 28)
+    kinds = config.get("layer_types") or [
+        "sliding_attention" if window is not None and layer >= first else "full_attention" for layer in range(layers)
+    ]
+    if len(kinds) != layers or not set(kinds) <= {"sliding_attention", "full_attention"}:
+        raise CorruptCheckpoint(f"config.json: layer_types is {kinds!r} for {layers} layers. Fetch the model again.")
+    return tuple(window if kind == "sliding_attention" else None for kind in kinds)
+
+
+def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the model, by its name in a checkpoint, with its unquantised shape."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    queries = config.num_attention_heads * config.head_dim
+    keys = config.num_key_value_heads * config.head_dim
+    shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (config.vocab_size, hidden), "norm.weight": (hidden,)}
+    projections = {
+        "q_proj": (queries, hidden),
+        "k_proj": (keys, hidden),
+        "v_proj": (keys, hidden),
+        "o_proj": (hidden, queries),
+    }
+    for layer in range(config.num_hidden_layers):
+        at = f"layers.{layer}."
+        for name, shape in projections.items():
+            shapes[f"{at}self_attn.{name}.weight"] = shape
+            if config.attention_bias:
+                shapes[f"{at}self_attn.{name}.bias"] = shape[:1]
+        shapes[f"{at}self_attn.q_norm.weight"] = shapes[f"{at}self_attn.k_norm.weight"] = (config.head_dim,)
+        shapes[f"{at}mlp.gate_proj.weight"] = shapes[f"{at}mlp.up_proj.weight"] = (inner, hidden)
+        shapes[f"{at}mlp.down_proj.weight"] = (hidden, inner)
+        shapes[f"{at}input_layernorm.weight"] = shapes[f"{at}post_attention_layernorm.weight"] = (hidden,)
+    return shapes
+
+
+class Model:
+    """The encoder: token ids to hidden states. Made and called on the MLX thread."""
+
+    def __init__(self, config: Config, weights: Weights) -> None:
+        self.config = config
+        self.embed_tokens = weights.embedding("embed_tokens")
+        self.layers = [_Layer(config, weights, index) for index in range(config.num_hidden_layers)]
+        self.norm = weights.vector("norm.weight")
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        """Hidden states after the final norm.
+
+        ids: (B, L) int32, padded on the right with any id. Returns (B, L, H) in the dtype of the
+        activations; what stands at the padding has no meaning.
+        """
+        x = self.embed_tokens(ids)  # (B, L, H)
+        for layer in self.layers:
+            x = layer(x)
+        return mx.fast.rms_norm(x, self.norm, self.config.rms_norm_eps)
+
+
+class _Layer:
+    """One transformer block."""
+
+    def __init__(self, config: Config, weights: Weights, index: int) -> None:
+        at = f"layers.{index}."
+        self.eps = config.rms_norm_eps
+        self.attention = _Attention(config, weights, f"{at}self_attn.", config.windows[index])
+        self.attention_norm = weights.vector(f"{at}input_layernorm.weight")
+        self.feed_forward_norm = weights.vector(f"{at}post_attention_layernorm.weight")
+        self.gate = weights.linear(f"{at}mlp.gate_proj")
+        self.up = weights.linear(f"{at}mlp.up_proj")
+        self.down = weights.linear(f"{at}mlp.down_proj")
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """x: (B, L, H). Returns (B, L, H)."""
+        x = x + self.attention(mx.fast.rms_norm(x, self.attention_norm, self.eps))
+        h = mx.fast.rms_norm(x, self.feed_forward_norm, self.eps)
+        gate = self.gate(h)  # (B, L, I)
+        return x + self.down(gate * mx.sigmoid(gate) * self.up(h))
+
+
+class _Attention:
+    """Grouped-query attention with normalised queries and keys and rotary positions."""
+
+    def __init__(self, config: Config, weights: Weights, at: str, window: int | None) -> None:
+        self.config, self.window = config, window
+        bias = config.attention_bias
+        self.q_proj = weights.linear(f"{at}q_proj", bias=bias)
+        self.k_proj = weights.linear(f"{at}k_proj", bias=bias)
+        self.v_proj = weights.linear(f"{at}v_proj", bias=bias)
+        self.o_proj = weights.linear(f"{at}o_proj", bias=bias)
+        self.q_norm = weights.vector(f"{at}q_norm.weight")
+        self.k_norm = weights.vector(f"{at}k_norm.weight")
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """x: (B, L, H). Returns (B, L, H)."""
+        B, L, _ = x.shape
+        c = self.config
+        queries = self._heads(self.q_proj(x), c.num_attention_heads)  # (B, N, L, D)
+        keys = self._heads(self.k_proj(x), c.num_key_value_heads)  # (B, K, L, D)
+        values = self._heads(self.v_proj(x), c.num_key_value_heads)  # (B, K, L, D)
+        queries = self._rotate(mx.fast.rms_norm(queries, self.q_norm, c.rms_norm_eps))
+        keys = self._rotate(mx.fast.rms_norm(keys, self.k_norm, c.rms_norm_eps))
+        mixed = causal_attention(queries, keys, values, scale=c.head_dim**-0.5, window=self.window)
+        return self.o_proj(mixed.transpose(0, 2, 1, 3).reshape(B, L, -1))  # (B, L, N * D) to (B, L, H)
+
+    def _heads(self, x: mx.array, heads: int) -> mx.array:
+        """(B, L, heads * D) to (B, heads, L, D)."""
+        B, L, _ = x.shape
+        return x.reshape(B, L, heads, -1).transpose(0, 2, 1, 3)
+
+    def _rotate(self, x: mx.array) -> mx.array:
+        c = self.config
+        return mx.fast.rope(x, c.head_dim, traditional=False, base=c.rope_theta, scale=c.rope_scale, offset=0)

@@ -1,0 +1,147 @@
+"""Weights in memory: loads tensors, unpacks them where the device is better served so, and multiplies.
+
+Runs on the MLX thread only.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import mlx.core as mx
+
+from ..checkpoint import Checkpoint
+from ..checkpoint.quantization import Packing
+
+
+class Linear(Protocol):
+    """A linear layer: x (…, columns) to (…, rows)."""
+
+    def __call__(self, x: mx.array) -> mx.array: ...
+
+
+class Matrix:
+    """A dense layer. weight: (rows, columns) in the dtype of the activations; bias: (rows,) or None."""
+
+    def __init__(self, weight: mx.array, bias: mx.array | None) -> None:
+        self.weight, self.bias = weight.T, bias
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return x @ self.weight if self.bias is None else mx.addmm(self.bias, x, self.weight)
+
+
+class PackedMatrix:
+    """A quantised layer that stays packed: a GPU multiplies with it as it is."""
+
+    def __init__(
+        self,
+        weight: mx.array,
+        scales: mx.array,
+        biases: mx.array | None,
+        packing: Packing,
+        bias: mx.array | None,
+    ) -> None:
+        self.weight, self.scales, self.biases, self.packing = weight, scales, biases, packing
+        self.bias = bias  # (rows,) added to the product; `biases` are the offsets of the packing
+
+    def __call__(self, x: mx.array) -> mx.array:
+        y = mx.quantized_matmul(
+            x,
+            self.weight,
+            scales=self.scales,
+            biases=self.biases,
+            transpose=True,
+            group_size=self.packing.group_size,
+            bits=self.packing.bits,
+            mode=self.packing.mode,
+        )
+        return y if self.bias is None else y + self.bias
+
+
+class Embedding:
+    """The table of token embeddings, kept as it is stored: only the rows looked up are unpacked."""
+
+    def __init__(
+        self,
+        weight: mx.array,
+        scales: mx.array | None,
+        biases: mx.array | None,
+        packing: Packing | None,
+        dtype: mx.Dtype,
+    ) -> None:
+        self.weight, self.scales, self.biases = weight, scales, biases
+        self.packing, self.dtype = packing, dtype
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        """ids: (B, L) int32. Returns (B, L, H) in the dtype of the activations."""
+        rows = self.weight[ids]
+        if self.packing is not None and self.scales is not None:
+            biases = None if self.biases is None else self.biases[ids]
+            rows = unpack(rows, self.scales[ids], biases, self.packing)
+        return rows.astype(self.dtype)
+
+
+def unpack(weight: mx.array, scales: mx.array, biases: mx.array | None, packing: Packing) -> mx.array:
+    """The dense values of packed rows. (…, columns * bits / 32) to (…, columns).
+
+    Affine values are computed in float32: rounding them to the scales' bfloat16 would lose what the
+    reference keeps.
+    """
+    if packing.has_biases and biases is not None:
+        scales, biases = scales.astype(mx.float32), biases.astype(mx.float32)
+    return mx.dequantize(weight, scales, biases, group_size=packing.group_size, bits=packing.bits, mode=packing.mode)
+
+
+class Weights:
+    """The tensors of a checkpoint, taken by name, in the form that the device computes with fastest.
+
+    With `dense` every matrix is unpacked to `dtype` when it is taken. That is right on a CPU, where MLX's
+    quantised product is a scalar loop on one core and accumulates in the dtype of the activations, while
+    float32 runs through the BLAS. On a GPU matrices stay packed and keep their memory advantage.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, dtype: mx.Dtype, dense: bool) -> None:
+        self.dtype, self.dense = dtype, dense
+        self._quantization = checkpoint.quantization
+        prefix = checkpoint.prefix
+        self._tensors: dict[str, mx.array] = {}
+        for file in checkpoint.files:
+            # Lazy: the bytes of a tensor are read when it is evaluated.
+            arrays = mx.load(str(file))
+            assert isinstance(arrays, dict)  # what a safetensors file gives
+            self._tensors.update((name.removeprefix(prefix), array) for name, array in arrays.items())
+
+    def vector(self, name: str) -> mx.array:
+        """A tensor as it is, in the dtype of the activations."""
+        array = self._tensors.pop(name).astype(self.dtype)
+        mx.eval(array)
+        return array
+
+    def linear(self, path: str, *, bias: bool = False) -> Linear:
+        """A linear layer; evaluated here, so that unpacking never holds more than one matrix twice."""
+        weight, scales, biases, packing = self._take(path)
+        offset = self.vector(f"{path}.bias") if bias else None
+        layer: Matrix | PackedMatrix
+        if packing is not None and scales is not None and not self.dense:
+            if biases is not None:
+                # The product promotes to the widest of its operands: keep the activations' dtype.
+                scales, biases = scales.astype(self.dtype), biases.astype(self.dtype)
+            layer = PackedMatrix(weight, scales, biases, packing, offset)
+        elif packing is not None and scales is not None:
+            layer = Matrix(unpack(weight, scales, biases, packing).astype(self.dtype), offset)
+        else:
+            layer = Matrix(weight.astype(self.dtype), offset)
+        mx.eval([array for array in vars(layer).values() if isinstance(array, mx.array)])
+        return layer
+
+    def embedding(self, path: str) -> Embedding:
+        """The table of token embeddings."""
+        weight, scales, biases, packing = self._take(path)
+        mx.eval([array for array in (weight, scales, biases) if array is not None])
+        return Embedding(weight, scales, biases, packing, self.dtype)
+
+    def _take(self, path: str) -> tuple[mx.array, mx.array | None, mx.array | None, Packing | None]:
+        weight = self._tensors.pop(f"{path}.weight")
+        scales = self._tensors.pop(f"{path}.scales", None)
+        biases = self._tensors.pop(f"{path}.biases", None)
+        packing = self._quantization.of(path) if self._quantization and scales is not None else None
+        return weight, scales, biases, packing
