@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, Literal, cast
@@ -12,7 +13,7 @@ import jsonschema
 from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
 from chromadb.utils.embedding_functions import register_embedding_function
 
-from .engine.encoder import Encoder
+from .engine.encoder import Encoder, Vectors
 from .engine.plan import Kind
 from .errors import ConfigError
 from .models.known import DEFAULT_MODEL
@@ -112,8 +113,16 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
         """Embeds queries, behind the model's instruction. Returns and raises as for documents."""
         return self._embed(input, "query")
 
+    def encode(self, texts: Sequence[str], kind: Kind = "document") -> Vectors:
+        """The vectors as one array, (len(texts), dimension) float32; `kind` is "document" or "query"."""
+        return self._encoder.encode(texts, kind)
+
+    def load(self) -> None:
+        """Loads the model now, where the first text would have to wait for it (or fail for want of it)."""
+        self._encoder.load()
+
     def _embed(self, texts: Documents, kind: Kind) -> Embeddings:
-        return cast(Embeddings, list(self._encoder.encode(texts, kind)))
+        return cast(Embeddings, list(self.encode(texts, kind)))
 
     @staticmethod
     def name() -> str:
@@ -142,8 +151,9 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
 
         Raises ConfigError when the configuration is not valid.
         """
-        MLXEmbeddingFunction.validate_config(config)
-        return MLXEmbeddingFunction(**config)
+        settings = {"model_name": DEFAULT_MODEL, **config}
+        MLXEmbeddingFunction.validate_config(settings)
+        return MLXEmbeddingFunction(**settings)
 
     @staticmethod
     def validate_config(config: dict[str, Any]) -> None:

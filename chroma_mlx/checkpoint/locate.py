@@ -94,8 +94,9 @@ def _hub_errors(repo_id: str) -> Iterator[None]:
         ) from error
     except (OSError, errors.HfHubHTTPError, ValueError) as error:
         # Every network error of the client, and of what it is built on, is an OSError or comes as one.
+        reason = str(error).partition("\n")[0].rstrip(".")
         raise DownloadError(
-            f"The model {repo_id} is not cached and could not be downloaded ({type(error).__name__}: {error}). "
+            f"The model {repo_id} is not cached and could not be downloaded ({type(error).__name__}: {reason}). "
             f"{_by_hand(repo_id)}"
         ) from error
 

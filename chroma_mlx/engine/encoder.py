@@ -120,7 +120,7 @@ def finish(raw: Vectors, dimension: int, normalize: bool, places: Sequence[int])
         row = int(np.argmax(bad))
         raise EngineError(
             f"The model gave text {places[row]} a vector that is {'zero' if norms[row, 0] == 0.0 else 'not finite'}, "
-            "so nothing is returned. The checkpoint is probably damaged or a conversion in float16 that overflows: verify "
-            "the files, or use the bfloat16 or a quantised one."
+            "so nothing is returned. The checkpoint is probably damaged, or a conversion in float16 that overflows: "
+            "fetch it again, or use the bfloat16 or a quantised one."
         )
     return vectors / norms if normalize else vectors

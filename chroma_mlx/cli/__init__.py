@@ -1,0 +1,36 @@
+"""The command `chroma-mlx`: one file a command, no logic of its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from .. import __version__
+from ..errors import ChromaMLXError
+from . import demo, embed
+
+COMMANDS = (demo, embed)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of the command and of every subcommand."""
+    parser = argparse.ArgumentParser(prog="chroma-mlx", description="Local MLX embeddings in Chroma.")
+    parser.add_argument("--version", action="version", version=f"chroma-mlx {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in COMMANDS:
+        command.add_parser(commands)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns its exit status: 0 done, 1 an error that is explained, 130 interrupted."""
+    options = make_parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except (ChromaMLXError, OSError) as error:
+        print(f"chroma-mlx: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("chroma-mlx: interrupted", file=sys.stderr)
+        return 130
