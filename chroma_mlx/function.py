@@ -177,7 +177,8 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
             changes = ", ".join(f"{key} from {old[key]!r} to {new[key]!r}" for key in changed)
             raise ConfigError(
                 f"Changing {changes} would make vectors that do not match those already in the collection. Create a "
-                "new collection with the new settings and add the documents again."
+                "new collection with the new settings and add the documents again. Chroma stores the new settings "
+                "before it asks: call modify again with the old settings to undo that."
             )
 
     def __eq__(self, other: object) -> bool:

@@ -82,7 +82,9 @@ def read_quantization(config: Mapping[str, Any], prefix: str) -> Quantization | 
 
 def _packing(where: str, entry: Mapping[str, Any], default: Packing | None = None) -> Packing:
     mode = entry.get("mode", default.mode if default and "bits" not in entry else "affine")
-    group_size, bits = FLOAT_MODES.get(mode, (64, 4)) if default is None else (default.group_size, default.bits)
+    # What is left out is the whole model's, unless the mode is another one: then it is that mode's own.
+    same_mode = default is not None and mode == default.mode
+    group_size, bits = (default.group_size, default.bits) if default and same_mode else FLOAT_MODES.get(mode, (64, 4))
     packing = Packing(entry.get("group_size", group_size), entry.get("bits", bits), mode)
     allowed = (
         packing.bits in AFFINE_BITS and packing.group_size in AFFINE_GROUPS

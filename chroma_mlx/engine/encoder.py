@@ -112,7 +112,8 @@ def finish(raw: Vectors, dimension: int, normalize: bool, places: Sequence[int])
     in the call, for a vector that is not finite or that has no direction to normalise.
     """
     vectors = raw[:, :dimension]
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)  # not finite where a value is not
+    # Not finite where a value is not. In float64, since the square of a large or small float32 is no float32.
+    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
     bad = ~np.isfinite(norms[:, 0])
     if normalize:
         bad |= norms[:, 0] == 0.0
@@ -123,4 +124,4 @@ def finish(raw: Vectors, dimension: int, normalize: bool, places: Sequence[int])
             "so nothing is returned. The checkpoint is probably damaged, or a conversion in float16 that overflows: "
             "fetch it again, or use the bfloat16 or a quantised one."
         )
-    return vectors / norms if normalize else vectors
+    return (vectors / norms).astype(np.float32) if normalize else vectors

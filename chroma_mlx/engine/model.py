@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +140,8 @@ def _load_weights(checkpoint: Checkpoint, device: str) -> tuple[Encoder, Default
     dtype = _choose_dtype(checkpoint, device)
     with mx.stream(_mlx_device(device)):
         try:
-            weights = Weights(checkpoint, dtype=dtype, dense=device == "cpu")
+            on_cpu = device == "cpu"
+            weights = Weights(checkpoint, dtype=dtype, dense=on_cpu, host=on_cpu and sys.platform != "darwin")
             encoder = architecture.Model(config, weights)
         except (RuntimeError, OSError) as error:
             raise CorruptCheckpoint(

@@ -20,6 +20,7 @@ import mlx.core as mx
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .architecture import Defaults
 from .attention import causal_attention
+from .host import swiglu
 from .weights import Weights
 
 QUERY_TEMPLATE: Final = "Instruct: {task}\nQuery:"
@@ -163,7 +164,7 @@ class _Layer:
 
     def __init__(self, config: Config, weights: Weights, index: int) -> None:
         at = f"layers.{index}."
-        self.eps = config.rms_norm_eps
+        self.eps, self.host = config.rms_norm_eps, weights.host
         self.attention = _Attention(config, weights, f"{at}self_attn.", config.windows[index])
         self.attention_norm = weights.vector(f"{at}input_layernorm.weight")
         self.feed_forward_norm = weights.vector(f"{at}post_attention_layernorm.weight")
@@ -175,15 +176,15 @@ class _Layer:
         """x: (B, L, H). Returns (B, L, H)."""
         x = x + self.attention(mx.fast.rms_norm(x, self.attention_norm, self.eps))
         h = mx.fast.rms_norm(x, self.feed_forward_norm, self.eps)
-        gate = self.gate(h)  # (B, L, I)
-        return x + self.down(gate * mx.sigmoid(gate) * self.up(h))
+        gate, up = self.gate(h), self.up(h)  # (B, L, I)
+        return x + self.down(swiglu(gate, up) if self.host else gate * mx.sigmoid(gate) * up)
 
 
 class _Attention:
     """Grouped-query attention with normalised queries and keys and rotary positions."""
 
     def __init__(self, config: Config, weights: Weights, at: str, window: int | None) -> None:
-        self.config, self.window = config, window
+        self.config, self.window, self.host = config, window, weights.host
         bias = config.attention_bias
         self.q_proj = weights.linear(f"{at}q_proj", bias=bias)
         self.k_proj = weights.linear(f"{at}k_proj", bias=bias)
@@ -201,7 +202,7 @@ class _Attention:
         values = self._heads(self.v_proj(x), c.num_key_value_heads)  # (B, K, L, D)
         queries = self._rotate(mx.fast.rms_norm(queries, self.q_norm, c.rms_norm_eps))
         keys = self._rotate(mx.fast.rms_norm(keys, self.k_norm, c.rms_norm_eps))
-        mixed = causal_attention(queries, keys, values, scale=c.head_dim**-0.5, window=self.window)
+        mixed = causal_attention(queries, keys, values, scale=c.head_dim**-0.5, window=self.window, host=self.host)
         return self.o_proj(mixed.transpose(0, 2, 1, 3).reshape(B, L, -1))  # (B, L, N * D) to (B, L, H)
 
     def _heads(self, x: mx.array, heads: int) -> mx.array:

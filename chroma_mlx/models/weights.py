@@ -96,11 +96,12 @@ class Weights:
 
     With `dense` every matrix is unpacked to `dtype` when it is taken. That is right on a CPU, where MLX's
     quantised product is a scalar loop on one core and accumulates in the dtype of the activations, while
-    float32 runs through the BLAS. On a GPU matrices stay packed and keep their memory advantage.
+    float32 runs through the BLAS. On a GPU matrices stay packed and keep their memory advantage. `host`
+    tells the architecture to take exponentials through NumPy (see host.py).
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, dtype: mx.Dtype, dense: bool) -> None:
-        self.dtype, self.dense = dtype, dense
+    def __init__(self, checkpoint: Checkpoint, *, dtype: mx.Dtype, dense: bool, host: bool) -> None:
+        self.dtype, self.dense, self.host = dtype, dense, host
         self._quantization = checkpoint.quantization
         prefix = checkpoint.prefix
         self._tensors: dict[str, mx.array] = {}
