@@ -59,8 +59,7 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
 
         Args:
             model_name: a short name ("builtin", "qwen3-0.6b-4bit", …), a Hub repository id, or a folder.
-            dimension: width of the vectors, cut from the full ones and scaled to unit length again
-                (Matryoshka); None is the model's full width.
+            dimension: width of the vectors, cut from the full ones (Matryoshka); None is the full width.
             pooling: "last", "mean" or "cls"; None is what the checkpoint declares.
             normalize: whether vectors are scaled to unit length.
             max_tokens: the longest text in tokens, special tokens included; None is the model's own limit.
@@ -73,11 +72,10 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
             batch_tokens: most tokens in a forward pass, padding included.
             device: "gpu", "cpu", or "auto" for the GPU where MLX has one.
             cache_dir: where models are downloaded to; None is the Hugging Face cache.
-            auto_download: whether a model that is not cached is downloaded at first use.
-            show_progress: True or False; None shows a bar on a terminal when work takes long.
+            auto_download: whether a model that is not cached is fetched at first use.
+            show_progress: None shows a bar on a terminal when work takes long.
 
-        Raises:
-            ConfigError: an argument is not allowed.
+        Raises ConfigError for an argument that is not allowed.
         """
         self._encoder = Encoder(
             VectorSettings(

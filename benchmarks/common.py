@@ -1,0 +1,120 @@
+"""What every section needs: fresh processes, medians, and the machine that the figures belong to."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+PACKAGES = ("chromadb", "mlx", "mlx-lm", "numpy", "scipy-openblas32", "tokenizers")
+
+
+def in_child(function: str, **arguments: Any) -> dict[str, Any]:
+    """Runs `module.function` of this folder with `arguments` in a fresh process; returns what it returns."""
+    print(f"{time.strftime('%H:%M:%S')} {function} {arguments}", file=sys.stderr, flush=True)
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__)), function, json.dumps(arguments)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise SystemExit(f"{function} failed with exit status {done.returncode}; its error is above.")
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def environment() -> dict[str, str]:
+    """Of a fresh process: the project measured is the one that this folder belongs to."""
+    paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """How long one call takes."""
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def medians(rounds: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of each key, the median over the rounds; a value that is no number is the first round's."""
+    rows = list(rounds)
+    return {
+        key: statistics.median(row[key] for row in rows) if isinstance(value, int | float) else value
+        for key, value in rows[0].items()
+    }
+
+
+def spread(rounds: Iterable[Mapping[str, Any]], key: str) -> str:
+    """The lowest and highest of the rounds, as `180 to 201`."""
+    values = [row[key] for row in rounds]
+    return f"{min(values):,.3g} to {max(values):,.3g}"
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has held at once.
+
+    On Linux from /proc, since `ru_maxrss` there begins with what the parent held when it forked.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, memory and versions."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in PACKAGES},
+    }
+
+
+def _processor() -> str:
+    if sys.platform == "darwin":
+        return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
+    info = dict(
+        (part.strip() for part in line.split(":", 1))
+        for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+        if ":" in line
+    )
+    name = info.get("model name", platform.machine())
+    if "model" not in info:
+        return name
+    return f"{name} (family {info['cpu family']}, model {info['model']})"
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _main() -> None:
+    """In the fresh process: calls what is asked for and prints what it returns as the last line."""
+    module, _, function = sys.argv[1].partition(".")
+    result = getattr(importlib.import_module(module), function)(**json.loads(sys.argv[2]))
+    print(json.dumps(result), flush=True)
+
+
+if __name__ == "__main__":
+    _main()

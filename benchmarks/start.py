@@ -1,0 +1,104 @@
+"""Before the first vector: imports, loading, a cold process, and the memory it takes."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+import time
+from typing import Any
+
+from common import environment, in_child, medians, peak_bytes, seconds
+from shape import make_texts
+
+
+def measure(folder: str, quick: bool) -> dict[str, Any]:
+    """Medians over fresh processes, the kinds interleaved."""
+    turns = range(1 if quick else 5)
+    imports, cold, builtin, shape = [], [], [], []
+    for _ in turns:
+        imports.append(in_child("start.import_seconds"))
+        cold.append(_cold_start())
+        builtin.append(in_child("start.load", model="builtin"))
+        shape.append(in_child("start.load", model=folder))
+    return {
+        "imports": medians(imports),
+        "cold": medians(cold),
+        "built-in": medians(builtin),
+        "0.6B shape": medians(shape),
+    }
+
+
+def import_seconds() -> dict[str, Any]:
+    """`import chromadb`, then what this project takes beyond it."""
+    chroma = seconds(lambda: importlib.import_module("chromadb"))
+    package = seconds(lambda: importlib.import_module("chroma_mlx"))
+    return {"chromadb_s": chroma, "package_s": package, "mlx": "mlx.core" in sys.modules}
+
+
+def load(model: str) -> dict[str, Any]:
+    """Loading, after MLX is imported, and the process's peak memory then and after a full batch."""
+    import numpy  # noqa: F401  what MLX's own import would otherwise be charged with
+
+    from chroma_mlx import MLXEmbeddingFunction
+    from chroma_mlx.engine.mlx_thread import mlx_thread
+
+    function = MLXEmbeddingFunction(model, show_progress=False)
+    before = peak_bytes()
+    mlx_s = seconds(lambda: mlx_thread.run(time.time))
+    load_s = seconds(function._encoder.load)
+    loaded = peak_bytes()
+    function(["The first text."])
+    if model == "builtin":
+        function([f"{index} " + "a text of many words " * 60 for index in range(256)])
+    else:
+        function(make_texts(model, 4, median=200, largest=400))
+    folder = function._encoder.load().checkpoint.folder
+    return {
+        "mlx_s": mlx_s,
+        "load_s": load_s,
+        "before_bytes": before,
+        "loaded_bytes": loaded,
+        "peak_bytes": peak_bytes(),
+        "file_bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+    }
+
+
+def _cold_start() -> dict[str, Any]:
+    """A fresh interpreter to its first vector, and to its end, as a user's script would be."""
+    script = (
+        "from chroma_mlx import MLXEmbeddingFunction\n"
+        "assert MLXEmbeddingFunction('builtin')(['The first text.'])[0].shape == (256,)\n"
+        "print('done', flush=True)\n"
+    )
+    start = time.perf_counter()
+    with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, env=environment()) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        first = time.perf_counter() - start
+    if child.returncode != 0:
+        raise SystemExit("A cold process failed; its error is above.")
+    return {"first_vector_s": first, "ended_s": time.perf_counter() - start}
+
+
+def describe(r: dict[str, Any]) -> str:
+    """The section as Markdown."""
+    i, cold = r["imports"], r["cold"]
+    rows = [
+        f"| {name} | {m['file_bytes']:,} | {m['load_s']:.2f} s | {m['loaded_bytes']:,} | {m['peak_bytes']:,} |"
+        for name, m in ((name, r[name]) for name in ("built-in", "0.6B shape"))
+    ]
+    return "\n".join(
+        [
+            f"- `import chromadb` {i['chromadb_s']:.2f} s; `import chroma_mlx` {i['package_s'] * 1000:.1f} ms beyond "
+            f"it; MLX loaded by then: {'yes' if i['mlx'] else 'no'}.",
+            f"- Cold start, built-in model: first vector {cold['first_vector_s']:.2f} s after the process is "
+            f"started, its end after {cold['ended_s']:.2f} s. MLX's import and BLAS are "
+            f"{r['built-in']['mlx_s']:.2f} s of it.",
+            f"- Memory before a model is loaded: {r['built-in']['before_bytes']:,} bytes (mostly Chroma).",
+            "",
+            "| model | bytes on disk | load | peak resident, loaded | peak resident, after embedding |",
+            "|---|---|---|---|---|",
+            *rows,
+        ]
+    )

@@ -1,0 +1,237 @@
+"""Same text, same vector; each text computed once; every wrong call answered by name."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small import CHECKPOINTS, make_tensors, read_texts, write_checkpoint
+
+from chroma_mlx import MLXEmbeddingFunction
+from chroma_mlx.engine import encoder as encoder_module
+from chroma_mlx.engine.encoder import Encoder
+from chroma_mlx.engine.model import get_model, unload_models
+from chroma_mlx.errors import ConfigError, EngineError, InputError, TextTooLong
+from chroma_mlx.settings import MachineSettings, VectorSettings
+
+Vectors = npt.NDArray[np.float32]
+
+FOLDER = str(CHECKPOINTS / "official-float32")
+SAME = 1e-5
+
+
+def encode(texts: list[str], *, model: str = FOLDER, machine: dict[str, Any] | None = None, **vectors: Any) -> Vectors:
+    settings = VectorSettings(model_name=model, **vectors)
+    return Encoder(settings, MachineSettings(device="cpu", **(machine or {}))).encode(texts, "document")
+
+
+def distance(one: Vectors, other: Vectors) -> float:
+    return float(np.abs(one - other).max())
+
+
+def test_batch_neighbours_and_order_do_not_change_a_vector() -> None:
+    texts = read_texts()
+    alone = np.concatenate([encode([text]) for text in texts])
+    for seed in range(4):
+        order = random.Random(seed).sample(range(len(texts)), len(texts))
+        worst = distance(encode([texts[place] for place in order]), alone[order])
+        assert worst < SAME, f"order {seed}: differs by {worst:.1e}"
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(1, 40), st.integers(1, 3_000), st.randoms(use_true_random=False))
+def test_batch_sizes_do_not_change_a_vector(size: int, tokens: int, rng: random.Random) -> None:
+    texts = read_texts()
+    rng.shuffle(texts)
+    worst = distance(encode(texts, machine={"batch_size": size, "batch_tokens": tokens}), encode(texts))
+    assert worst < SAME, f"batches of {size} texts or {tokens} tokens: differs by {worst:.1e}"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.text(max_size=40), min_size=1, max_size=8))
+def test_any_text_gets_a_finite_vector_of_unit_length(texts: list[str]) -> None:
+    vectors = encode(texts)
+    assert vectors.shape == (len(texts), 32)
+    worst = distance(np.linalg.norm(vectors, axis=1), np.ones(len(texts), dtype=np.float32))
+    assert worst < 1e-6, f"a length differs from 1 by {worst:.1e}"
+
+
+def test_threads_do_not_change_a_vector() -> None:
+    texts = read_texts()
+    want = encode(texts)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda start: (start, encode(texts[start:] + texts[:start])), range(len(texts))))
+    for start, vectors in found:
+        worst = distance(vectors, np.roll(want, -start, axis=0))
+        assert worst < SAME, f"rotated by {start}: differs by {worst:.1e}"
+
+
+def test_another_process_gives_the_same_vectors(tmp_path: Path) -> None:
+    tests = Path(__file__).parent.parent
+    code = (
+        f"import sys; sys.path[:0] = [{str(tests)!r}, {str(tests.parent)!r}];"
+        "import numpy as np; from chroma_mlx import MLXEmbeddingFunction; from small import read_texts;"
+        "np.save(sys.argv[2], np.stack(MLXEmbeddingFunction(sys.argv[1], device='cpu')(read_texts())))"
+    )
+    output = tmp_path / "vectors.npy"
+    tests = Path(__file__).parent.parent
+    run = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            f"import sys; sys.path[:0] = [{str(tests)!r}, {str(tests.parent)!r}]; {code}",
+            FOLDER,
+            output,
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, run.stderr
+    worst = distance(np.load(output), encode(read_texts()))
+    assert worst < SAME, f"differs by {worst:.1e}"
+
+
+def test_a_model_loaded_again_gives_the_same_vectors() -> None:
+    before = encode(read_texts())
+    unload_models()
+    worst = distance(encode(read_texts()), before)
+    assert worst < SAME, f"differs by {worst:.1e}"
+
+
+def test_equal_texts_are_computed_once_and_returned_everywhere() -> None:
+    texts = ["a", "b", "a", "c", "b", "a"]
+    encoder = Encoder(VectorSettings(model_name=FOLDER), MachineSettings(device="cpu", batch_size=1))
+    model = encoder.load()
+    rows = 0
+    batches = encoder_module.plan_batches
+
+    def counted(lengths: list[int], **budgets: int) -> list[list[int]]:
+        nonlocal rows
+        rows += len(lengths)
+        return batches(lengths, **budgets)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder_module, "plan_batches", counted)
+        vectors = encoder.encode(texts, "document")
+    assert rows == 3
+    assert model is encoder.load()
+    for place, text in enumerate(texts):
+        np.testing.assert_array_equal(vectors[place], vectors[texts.index(text)])
+    assert distance(vectors[0], vectors[1]) > 0.1
+
+
+def test_windows_of_texts_give_the_vectors_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = read_texts()
+    want = encode(texts)
+    monkeypatch.setattr(encoder_module, "WINDOW_TEXTS", 5)
+    worst = distance(encode(texts), want)
+    assert worst < SAME, f"differs by {worst:.1e}"
+
+
+def test_one_model_serves_every_function_of_its_specification() -> None:
+    one = Encoder(VectorSettings(model_name=FOLDER, dimension=8), MachineSettings(device="cpu"))
+    other = Encoder(VectorSettings(model_name=FOLDER, pooling="mean"), MachineSettings(device="cpu", batch_size=3))
+    with ThreadPoolExecutor(8) as pool:
+        models = list(pool.map(lambda place: (one, other)[place % 2].load(), range(16)))
+    assert {id(model) for model in models} == {id(get_model(one.spec, auto_download=False, show_progress=False))}
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ([], "the list is empty"),
+        (["a", None], "Text 1 is None"),
+        ("a", "one str, not a list"),
+        (["\ud800"], "Text 0 holds the lone surrogate"),
+    ],
+)
+def test_a_bad_call_is_refused_before_a_model_is_looked_for(texts: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        encode(texts, model="./no-such-folder")
+
+
+def test_a_long_text_is_named_by_its_place_in_the_call() -> None:
+    texts = ["a", "a", "b", "a", "long " * 40, "c"]
+    with pytest.raises(TextTooLong, match="Text 4 has 122 tokens, but the limit is 40,"):
+        encode(texts, max_tokens=40, on_long_text="error")
+
+
+def test_a_long_text_in_a_later_window_is_named_by_its_place_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_module, "WINDOW_TEXTS", 2)
+    with pytest.raises(TextTooLong, match="Text 5 has"):
+        encode(["a", "b", "a", "c", "d", "long " * 40], max_tokens=40, on_long_text="error")
+
+
+@pytest.mark.parametrize("dimension", [33, 100_000])
+def test_a_dimension_beyond_the_models_own_is_refused(dimension: int) -> None:
+    with pytest.raises(ConfigError, match=f"dimension is {dimension}, but .* of 1 to 32 dimensions"):
+        encode(["a"], dimension=dimension)
+
+
+def test_max_tokens_beyond_the_positions_is_refused() -> None:
+    assert np.isfinite(encode(["a"], max_tokens=1024)).all()
+    with pytest.raises(ConfigError, match=r"max_tokens is 1025, but .* has positions for 1024 tokens"):
+        encode(["a"], max_tokens=1025)
+
+
+def test_max_tokens_may_exceed_what_the_checkpoint_is_set_to_where_there_are_positions() -> None:
+    model = str(CHECKPOINTS / "short-limit")
+    long = "planet " * 60
+    assert distance(encode([long], model=model), encode([long], model=model, max_tokens=200)) > 0.01
+
+
+def test_max_tokens_that_leave_no_room_for_text_are_refused() -> None:
+    with pytest.raises(ConfigError, match="max_tokens is 1, but this model puts 1 special"):
+        encode(["a"], max_tokens=1)
+
+
+def test_a_model_that_gives_no_number_returns_nothing(tmp_path: Path) -> None:
+    tensors = make_tensors()
+    tensors["norm.weight"][3] = np.nan
+    folder = write_checkpoint(tmp_path / "model", tensors=tensors)
+    with pytest.raises(EngineError, match=r"The model gave text [01] a vector that is not finite"):
+        encode(["a", "b"], model=str(folder))
+
+
+def test_a_model_that_gives_zeros_has_no_direction(tmp_path: Path) -> None:
+    tensors = make_tensors()
+    tensors["norm.weight"][:] = 0
+    folder = str(write_checkpoint(tmp_path / "model", tensors=tensors))
+    with pytest.raises(EngineError, match="The model gave text 0 a vector that is zero"):
+        encode(["a"], model=folder)
+    assert not encode(["a"], model=folder, normalize=False).any()
+
+
+def test_after_an_error_the_next_call_works() -> None:
+    with pytest.raises(TextTooLong, match="Text 1 has"):
+        encode(["a", "long " * 40], max_tokens=40, on_long_text="error")
+    worst = distance(encode(["a"]), encode(["a", "b"])[:1])
+    assert worst < SAME, f"differs by {worst:.1e}"
+
+
+def test_without_normalising_the_direction_is_the_same() -> None:
+    raw = encode(read_texts(), normalize=False)
+    lengths = np.linalg.norm(raw, axis=1, keepdims=True)
+    assert float(np.abs(lengths - 1).max()) > 0.1, "the raw vectors have unit length already"
+    worst = distance(raw / lengths, encode(read_texts()))
+    assert worst < SAME, f"differs by {worst:.1e}"
+
+
+def test_a_task_is_put_into_the_models_form_and_a_prefix_is_not() -> None:
+    def query(instruction: str | None) -> Vectors:
+        return np.stack(MLXEmbeddingFunction(FOLDER, query_instruction=instruction, device="cpu").embed_query(["a"]))
+
+    task = "Find the proof of a claim"
+    assert distance(query(task), query(f"Instruct: {task}\nQuery:")) == 0.0
+    assert distance(query("claim:"), query("claim: ")) > 1e-3
+    assert distance(query(""), np.stack(MLXEmbeddingFunction(FOLDER, device="cpu")(["a"]))) == 0.0

@@ -1,0 +1,73 @@
+"""Importing the package is light and has no effects."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import chroma_mlx
+
+ROOT = Path(chroma_mlx.__file__).parent.parent
+HEAVY = ("mlx", "mlx_lm", "transformers", "torch", "huggingface_hub", "tokenizers", "tqdm", "rich")
+MOST_SECONDS = 0.05
+TRIES = 3
+MEASURE = """
+import json, logging, os, sys, threading, time
+import chromadb
+def state():
+    loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+    return {
+        "modules": sorted({name.partition(".")[0] for name in sys.modules}),
+        "environment": dict(os.environ),
+        "handlers": sum(len(logger.handlers) for logger in loggers),
+        "levels": {logger.name: logger.level for logger in loggers if logger.level},
+        "threads": threading.active_count(),
+    }
+before = state()
+started = time.perf_counter()
+import chroma_mlx
+seconds = time.perf_counter() - started
+print(json.dumps({"before": before, "after": state(), "seconds": seconds}))
+"""
+
+
+def measure() -> dict[str, Any]:
+    """What importing the package changes in a new process that has Chroma already."""
+    run = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}){MEASURE}"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == 0, run.stderr
+    found: dict[str, Any] = json.loads(run.stdout.splitlines()[-1])
+    return found
+
+
+def test_importing_is_quick_and_changes_nothing_but_the_registry() -> None:
+    runs = [measure() for _ in range(TRIES)]
+    before, after = runs[0]["before"], runs[0]["after"]
+    loaded = set(after.pop("modules")) - set(before.pop("modules"))
+    assert not loaded & set(HEAVY), f"loads {sorted(loaded & set(HEAVY))}"
+    assert after == before
+    seconds = min(run["seconds"] for run in runs)
+    assert seconds < MOST_SECONDS, f"takes {seconds * 1000:.0f} ms beyond chromadb"
+
+
+def test_all_is_sorted_and_complete() -> None:
+    tree = ast.parse(inspect.getsource(chroma_mlx))
+    imported = {
+        alias.asname or alias.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.level
+        for alias in node.names
+    }
+    assert chroma_mlx.__all__ == sorted(chroma_mlx.__all__)
+    assert set(chroma_mlx.__all__) == {name for name in imported if not name.startswith("_")} | {"__version__"}
+    for name in chroma_mlx.__all__:
+        assert hasattr(chroma_mlx, name)
