@@ -117,8 +117,8 @@ def test_numpy_keeps_its_own_library_and_only_the_three_products_become_global(c
 import ctypes, re
 from pathlib import Path
 import numpy as np
-from chroma_mlx.blas import _dynamic_symbols
-exported = [name for name, ours in _dynamic_symbols(Path(report["path"]).read_bytes()) if ours]
+from chroma_mlx.blas.linker import dynamic_symbols
+exported = [name for name, ours in dynamic_symbols(Path(report["path"]).read_bytes()) if ours]
 report["plain"] = sorted(name for name in exported if not name.startswith("chroma_mlx_"))
 matrix = np.random.default_rng(0).standard_normal((60, 60))
 q, r = np.linalg.qr(matrix)
@@ -248,3 +248,29 @@ report["threads"] = ctypes.CDLL(report["path"]).chroma_mlx_scipy_openblas_get_nu
         pytest.skip("OpenBLAS starts no more threads than there are cores")
     report = run(LOAD, count, XDG_CACHE_HOME=str(cache), OPENBLAS_NUM_THREADS=str(threads))
     assert report["threads"] == threads
+
+
+def test_small_products_take_one_thread_and_large_ones_all(cache: Path) -> None:
+    if (os.cpu_count() or 1) < 2:
+        pytest.skip("one core has one thread")
+    follow = """
+import ctypes
+count = ctypes.CDLL(report["path"]).chroma_mlx_scipy_openblas_get_num_threads
+report["threads"] = []
+for flops in (1e6, 1e10, 1e6):
+    blas.use_threads_for(flops)
+    report["threads"].append(count())
+"""
+    assert run(LOAD, follow, XDG_CACHE_HOME=str(cache), OPENBLAS_NUM_THREADS="2")["threads"] == [1, 2, 1]
+    assert run(LOAD, follow, XDG_CACHE_HOME=str(cache), OPENBLAS_NUM_THREADS="1")["threads"] == [1, 1, 1]
+
+
+def test_opening_the_library_leaves_the_environment_as_it_was(cache: Path) -> None:
+    compare = """
+import os
+before = dict(os.environ)
+from chroma_mlx import blas
+report.update(fast=blas.load_fast_blas().fast, same=dict(os.environ) == before)
+"""
+    for environment in ({}, {"OPENBLAS_THREAD_TIMEOUT": "20"}):
+        assert run(compare, XDG_CACHE_HOME=str(cache), **environment) == {"fast": True, "same": True}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..checkpoint.locate import find_cached
+from ..engine.progress import progress_bar
 from ..function import MLXEmbeddingFunction
 from ..models.known import DEFAULT_MODEL, KNOWN_MODELS
 from .corpus import read_passages
@@ -92,7 +93,7 @@ def fill_collection(collection: Collection, *, limit: int | None) -> Ingest:
     stored = set(collection.get(include=[])["ids"])
     missing = [passage for passage in passages if passage.id not in stored]
     started = time.perf_counter()
-    with _bar(len(missing)) as bar:
+    with progress_bar(len(missing), None, unit="passages") as bar:
         for start in range(0, len(missing), PASSAGES_A_CALL):
             part = missing[start : start + PASSAGES_A_CALL]
             collection.add(
@@ -127,9 +128,3 @@ def open_client(path: Path) -> ClientAPI:
 
     path.mkdir(parents=True, exist_ok=True)
     return chromadb.PersistentClient(path, settings=Settings(anonymized_telemetry=False))
-
-
-def _bar(passages: int) -> Any:
-    from tqdm import tqdm
-
-    return tqdm(total=passages, desc="Embedding", unit=" passages", disable=None)

@@ -8,13 +8,15 @@ callers on any thread wait for their own job.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import os
+import queue
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Final, ParamSpec, TypeVar
+from concurrent.futures import Future
+from typing import Any, Final, ParamSpec, TypeVar
 
 from ..blas import load_fast_blas
 from ..errors import EngineError, ForkedProcess, MissingPackage
@@ -30,13 +32,16 @@ CACHE_LIMIT_BYTES: Final = 512 * 2**20
 class MLXThread:
     """Runs jobs one after another on a thread of its own, started with the first job.
 
-    An executor of one worker: Python joins it at exit before anything is torn down, so a process ends
-    cleanly with work done and none begun.
+    A daemon that is stopped and joined by `atexit`: threads that Python waits for at exit may embed to
+    their end, and nothing of MLX runs while the interpreter is torn down. (An executor would refuse the
+    work of those threads: Python closes executors first.)
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._executor: ThreadPoolExecutor | None = None
+        self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
         self._pid = os.getpid()
 
     def submit(self, job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
@@ -46,28 +51,51 @@ class MLXThread:
         does not survive a fork; EngineError when the interpreter is shutting down.
         """
         if self._pid != os.getpid():
-            if self._executor is not None:
+            if self._thread is not None:
                 raise ForkedProcess(
                     "MLX was in use in the parent process when this one was forked, and its threads and device "
                     "queues do not survive a fork. Start workers with the 'spawn' or 'forkserver' method, or fork "
                     "before the first text is embedded."
                 )
-            # Nothing had been started, so the child may start its own; the lock may have been held.
-            self._lock, self._pid = threading.Lock(), os.getpid()
+            self.__init__()  # type: ignore[misc]  # nothing was started; the lock may have been held, though
+        future: Future[R] = Future()
         with self._lock:
-            if self._executor is None:
-                self._executor = ThreadPoolExecutor(1, thread_name_prefix="chroma-mlx")
-            try:
-                return self._executor.submit(functools.partial(_run_on_mlx, job, *args, **kwargs))
-            except RuntimeError as error:  # the executor's answer once the interpreter is going down
+            if self._stopping:
                 raise EngineError(
-                    "The interpreter is shutting down, so no more texts can be embedded. Wait for the threads that "
-                    "embed before the main thread ends."
-                ) from error
+                    "The interpreter is shutting down, so no more texts can be embedded. Embed before the end of the "
+                    "program, not in a handler that runs at its exit."
+                )
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._work, name="chroma-mlx", daemon=True)
+                self._thread.start()
+                atexit.register(self._stop)
+            self._jobs.put((future, functools.partial(_run_on_mlx, job, *args, **kwargs)))
+        return future
 
     def run(self, job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs `job` on the thread and waits for it."""
         return self.submit(job, *args, **kwargs).result()
+
+    def _work(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            future, job = item
+            if self._stopping or not future.set_running_or_notify_cancel():
+                continue
+            try:
+                future.set_result(job())
+            except BaseException as error:
+                future.set_exception(error)
+            # The next wait may be long: hold nothing of a caller's meanwhile.
+            del item, future, job
+
+    def _stop(self) -> None:
+        """Ends the thread after the job it is at; jobs of daemon threads behind it are not begun."""
+        if self._pid != os.getpid() or self._thread is None:
+            return
+        with self._lock:
+            self._stopping = True
+        self._jobs.put(None)
+        self._thread.join()
 
 
 def _run_on_mlx(job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from ..blas import use_threads_for
 from ..checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.fit import check_fit
 from ..checkpoint.locate import locate
@@ -57,6 +58,9 @@ class Model:
         ids = np.zeros((len(rows), int(lengths.max())), dtype=np.int32)  # (B, L), padded on the right
         for place, row in enumerate(rows):
             ids[place, : len(row)] = row
+        if self.device == "cpu":
+            # A layer's largest product: the feed-forward is some three times as wide as the model.
+            use_threads_for(2.0 * ids.size * self.dimension * 3 * self.dimension)
         try:
             with mx.stream(_mlx_device(self.device)):
                 hidden = self.encoder(mx.array(ids))  # (B, L, H)

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-from typing import Any, Final
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Final, Protocol
 
 # Shorter work ends before a person would look for a bar.
 DELAY_S: Final = 2.0
 
 
-def progress_bar(texts: int, show: bool | None) -> AbstractContextManager[Any]:
-    """A tqdm bar over `texts`. `show` None is automatic; True shows it at once, anywhere; False never."""
+class Bar(Protocol):
+    """What the work tells its bar."""
+
+    def update(self, n: float | None = 1, /) -> object:
+        """`n` more are done."""
+
+
+class NoBar:
+    """Nothing to see. tqdm's own disabled bar would still make a lock that outlives some processes."""
+
+    def update(self, n: float | None = 1, /) -> None:
+        """Does nothing."""
+
+
+def progress_bar(total: int, show: bool | None, *, unit: str = "texts") -> AbstractContextManager[Bar]:
+    """A tqdm bar over `total`. `show` None is automatic; True shows it at once, anywhere; False never."""
+    if show is False or (show is None and not (sys.stderr and sys.stderr.isatty())):
+        return nullcontext(NoBar())
     from tqdm import tqdm
 
-    # tqdm takes disable=None as "disabled when the stream is no terminal".
-    disable = None if show is None else not show
-    return tqdm(total=texts, desc="Embedding", unit=" texts", disable=disable, delay=DELAY_S if show is None else 0)
+    return tqdm(total=total, desc="Embedding", unit=f" {unit}", delay=0 if show else DELAY_S)

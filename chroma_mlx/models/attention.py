@@ -6,6 +6,7 @@ from typing import Final
 
 import mlx.core as mx
 import numpy as np
+import numpy.typing as npt
 
 from .host import softmax
 
@@ -50,8 +51,8 @@ def _in_blocks(
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
 
 
-def _mask(start: int, stop: int, first: int, window: int | None) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def _mask(start: int, stop: int, first: int, window: int | None) -> npt.NDArray[np.float32]:
     """0 where query start..stop sees key first..stop, -inf where not: (stop - start, stop - first)."""
     distance = np.arange(start, stop)[:, None] - np.arange(first, stop)[None, :]
     hidden = distance < 0 if window is None else (distance < 0) | (distance >= window)
-    return np.where(hidden, np.float32("-inf"), np.float32(0.0))
+    return np.where(hidden, -np.inf, 0.0).astype(np.float32)

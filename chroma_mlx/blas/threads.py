@@ -1,0 +1,49 @@
+"""How many threads a product may use: one for small work, all for large.
+
+OpenBLAS splits every product over all cores and waits for the slowest. On cores that are busy with other
+work each wait is a time slice of the scheduler, some milliseconds, and a short text is some hundred
+products of a tenth of a millisecond: measured, 400 ms instead of 7. Large products are worth the wait.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from typing import Final
+
+from .choice import load_fast_blas
+
+# A product of this many floating-point operations takes one core about a millisecond.
+FLOPS_WORTH_ALL_THREADS: Final = 1e8
+# OpenBLAS under the name of our copy and its own, and MKL: (set, get).
+FUNCTIONS: Final = (
+    ("chroma_mlx_scipy_openblas_set_num_threads", "chroma_mlx_scipy_openblas_get_num_threads"),
+    ("openblas_set_num_threads", "openblas_get_num_threads"),
+    ("MKL_Set_Num_Threads", "MKL_Get_Max_Threads"),
+)
+
+
+def use_threads_for(flops: float) -> None:
+    """Sets the threads of the matrix products to come, the largest of which takes `flops` operations.
+
+    Never more than the library had when it was loaded, which is what OPENBLAS_NUM_THREADS and its like
+    say. Does nothing where the library has no such setting.
+    """
+    setting = _setting()
+    if setting is not None:
+        set_threads, most = setting
+        set_threads(most if flops >= FLOPS_WORTH_ALL_THREADS else 1)
+
+
+@functools.cache
+def _setting() -> tuple[Callable[[int], None], int] | None:
+    """The function that sets the number of threads, and the number at the start."""
+    path = load_fast_blas().path
+    if path is None:
+        return None
+    library = ctypes.CDLL(path)  # loaded already: this only finds it again
+    for set_name, get_name in FUNCTIONS:
+        if hasattr(library, set_name) and hasattr(library, get_name):
+            return getattr(library, set_name), int(getattr(library, get_name)())
+    return None
