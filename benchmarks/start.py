@@ -46,14 +46,14 @@ def load(model: str) -> dict[str, Any]:
     function = MLXEmbeddingFunction(model, show_progress=False)
     before = peak_bytes()
     mlx_s = seconds(lambda: mlx_thread.run(time.time))
-    load_s = seconds(function._encoder.load)
+    load_s = seconds(function._encoder().load)
     loaded = peak_bytes()
     function(["The first text."])
     if model == "builtin":
         function([f"{index} " + "a text of many words " * 60 for index in range(256)])
     else:
         function(make_texts(model, 4, median=200, largest=400))
-    folder = function._encoder.load().checkpoint.folder
+    folder = function._encoder().load().checkpoint.folder
     return {
         "mlx_s": mlx_s,
         "load_s": load_s,

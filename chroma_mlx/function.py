@@ -7,17 +7,19 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from importlib import resources
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import jsonschema
 from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
 from chromadb.utils.embedding_functions import register_embedding_function
 
-from .engine.encoder import Encoder, Vectors
-from .engine.plan import Kind
 from .errors import ConfigError
 from .models.known import DEFAULT_MODEL
 from .settings import MachineSettings, VectorSettings
+
+if TYPE_CHECKING:
+    from .engine.encoder import Encoder, Vectors
+    from .engine.plan import Kind
 
 NAME = "chroma_mlx"
 # Changing it changes no vector that is returned, only whether a long text is one at all.
@@ -77,25 +79,23 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
 
         Raises ConfigError for an argument that is not allowed.
         """
-        self._encoder = Encoder(
-            VectorSettings(
-                model_name=model_name,
-                dimension=dimension,
-                pooling=pooling,
-                normalize=normalize,
-                max_tokens=max_tokens,
-                query_instruction=query_instruction,
-                document_instruction=document_instruction,
-                on_long_text=on_long_text,
-            ),
-            MachineSettings(
-                batch_size=batch_size,
-                batch_tokens=batch_tokens,
-                device=device,
-                cache_dir=cache_dir,
-                auto_download=auto_download,
-                show_progress=show_progress,
-            ),
+        self._vectors = VectorSettings(
+            model_name=model_name,
+            dimension=dimension,
+            pooling=pooling,
+            normalize=normalize,
+            max_tokens=max_tokens,
+            query_instruction=query_instruction,
+            document_instruction=document_instruction,
+            on_long_text=on_long_text,
+        )
+        self._machine = MachineSettings(
+            batch_size=batch_size,
+            batch_tokens=batch_tokens,
+            device=device,
+            cache_dir=cache_dir,
+            auto_download=auto_download,
+            show_progress=show_progress,
         )
 
     def __call__(self, input: Documents) -> Embeddings:
@@ -113,11 +113,17 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
 
     def encode(self, texts: Sequence[str], kind: Kind = "document") -> Vectors:
         """The vectors as one array, (len(texts), dimension) float32; `kind` is "document" or "query"."""
-        return self._encoder.encode(texts, kind)
+        return self._encoder().encode(texts, kind)
 
     def load(self) -> None:
         """Loads the model now, where the first text would have to wait for it (or fail for want of it)."""
-        self._encoder.load()
+        self._encoder().load()
+
+    def _encoder(self) -> Encoder:
+        # Imported here, since a program that only reads a collection needs none of the engine.
+        from .engine.encoder import Encoder
+
+        return Encoder(self._vectors, self._machine)
 
     def _embed(self, texts: Documents, kind: Kind) -> Embeddings:
         return cast(Embeddings, list(self.encode(texts, kind)))
@@ -141,7 +147,7 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
 
     def get_config(self) -> dict[str, Any]:
         """What determines the vectors, as plain JSON values; nothing of this machine."""
-        return self._encoder.vectors.to_dict()
+        return self._vectors.to_dict()
 
     @staticmethod
     def build_from_config(config: dict[str, Any]) -> MLXEmbeddingFunction:
@@ -181,13 +187,13 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
 
     def __eq__(self, other: object) -> bool:
         """Equal when they make the same vectors; Chroma compares collections by it."""
-        return isinstance(other, MLXEmbeddingFunction) and self._encoder.vectors == other._encoder.vectors
+        return isinstance(other, MLXEmbeddingFunction) and self._vectors == other._vectors
 
     def __hash__(self) -> int:
-        return hash(self._encoder.vectors)
+        return hash(self._vectors)
 
     def __repr__(self) -> str:
-        settings = {**self.get_config(), "device": self._encoder.machine.device}
+        settings = {**self.get_config(), "device": self._machine.device}
         shown = ", ".join(f"{key}={value!r}" for key, value in settings.items() if value is not None)
         return f"MLXEmbeddingFunction({shown})"
 

@@ -32,9 +32,11 @@ CACHE_LIMIT_BYTES: Final = 512 * 2**20
 class MLXThread:
     """Runs jobs one after another on a thread of its own, started with the first job.
 
-    A daemon that is stopped and joined by `atexit`: threads that Python waits for at exit may embed to
-    their end, and nothing of MLX runs while the interpreter is torn down. (An executor would refuse the
-    work of those threads: Python closes executors first.)
+    A daemon that `atexit` brings to rest, so that threads which Python waits for at exit may embed to their
+    end (an executor would refuse their work: Python closes executors first), and nothing of MLX runs while
+    the interpreter is torn down. It rests and never ends: MLX keeps Python objects in the thread's local
+    storage, whose release, racing with the tearing down, kills the process with "terminate called without
+    an active exception". A thread that does not end releases nothing.
     """
 
     def __init__(self) -> None:
@@ -42,6 +44,7 @@ class MLXThread:
         self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._resting = threading.Event()
         self._pid = os.getpid()
 
     def submit(self, job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
@@ -79,23 +82,24 @@ class MLXThread:
     def _work(self) -> None:
         while (item := self._jobs.get()) is not None:
             future, job = item
-            if self._stopping or not future.set_running_or_notify_cancel():
-                continue
-            try:
-                future.set_result(job())
-            except BaseException as error:
-                future.set_exception(error)
+            if not self._stopping and future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(job())
+                except BaseException as error:
+                    future.set_exception(error)
             # The next wait may be long: hold nothing of a caller's meanwhile.
             del item, future, job
+        self._resting.set()
+        threading.Event().wait()
 
     def _stop(self) -> None:
-        """Ends the thread after the job it is at; jobs of daemon threads behind it are not begun."""
+        """Brings the thread to rest after the job it is at; jobs of daemon threads behind it are not begun."""
         if self._pid != os.getpid() or self._thread is None:
             return
         with self._lock:
             self._stopping = True
         self._jobs.put(None)
-        self._thread.join()
+        self._resting.wait()
 
 
 def _run_on_mlx(job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -173,3 +173,21 @@ if __name__ == "__main__":
     worst = answer("import runpy, sys; runpy.run_path(sys.argv[1], run_name='__main__')", str(script))
 
     assert worst < 1e-6
+
+
+def test_arrays_that_the_threads_storage_holds_at_exit_do_not_kill_the_process() -> None:
+    # MLX keeps Python objects in the local storage of its thread, and releasing them while the interpreter
+    # is torn down aborts the process; that is a race, hence several processes and much to tear down.
+    code = """
+from chroma_mlx import MLXEmbeddingFunction
+from chroma_mlx.engine.mlx_thread import mlx_thread
+MLXEmbeddingFunction("builtin")(["a text"])
+def compile_something():
+    import mlx.core as mx
+    mx.eval(mx.fast.rope(mx.ones((1, 1, 8, 8)), 8, traditional=False, base=1e4, scale=1.0, offset=0))
+mlx_thread.run(compile_something)
+burden = [{n: [n]} for n in range(300_000)]
+"""
+    for _ in range(4):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr) == (0, "")
