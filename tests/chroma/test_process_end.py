@@ -39,11 +39,12 @@ print("end")
     exit_code, output, errors = run_python(START + code)
 
     assert (exit_code, output) == (0, "end\n"), errors
-    # The thread may see the interpreter go down; it must not tear it down.
-    assert not errors or "The interpreter is shutting down" in errors, errors
+    # The thread may be told that the interpreter goes down, and have no time to print all of it.
+    assert not errors or errors.startswith("Exception in thread"), errors
+    assert "terminate called" not in errors
 
 
-def test_sys_exit_keeps_its_code_and_a_thread_that_still_embeds_is_told_why() -> None:
+def test_sys_exit_keeps_its_code_and_lets_a_thread_embed_to_its_end() -> None:
     code = """
 begun = threading.Event()
 def work():
@@ -57,9 +58,7 @@ sys.exit(3)
     exit_code, output, errors = run_python(START + code)
 
     assert exit_code == 3
-    # A thread that the interpreter waits for has its vectors or the reason, never half of them.
-    told = "chroma_mlx.errors.EngineError: The interpreter is shutting down, so no more texts can be embedded."
-    assert (output, errors) == ("1024\n", "") or (output == "" and told in errors)
+    assert (output, errors) == ("1024\n", "")
 
 
 @pytest.mark.parametrize("used", [True, False], ids=["used before", "first use"])
@@ -188,6 +187,5 @@ def compile_something():
 mlx_thread.run(compile_something)
 burden = [{n: [n]} for n in range(300_000)]
 """
-    for _ in range(4):
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
-        assert (done.returncode, done.stderr) == (0, "")
+    for _ in range(3):
+        assert run_python(code) == (0, "", "")
