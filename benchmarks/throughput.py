@@ -43,7 +43,7 @@ def measure(folder: str, quick: bool) -> dict[str, Any]:
 def this_project(folder: str, count: int) -> dict[str, Any]:
     """The mix, then the short batch, through the embedding function."""
     from chroma_mlx import MLXEmbeddingFunction
-    from chroma_mlx.engine.batching import plan_batches
+    from chroma_mlx.engine.batching import PADDING_TOKENS, plan_batches
 
     function = MLXEmbeddingFunction(folder, show_progress=False)
     texts = make_texts(folder, count)
@@ -53,7 +53,12 @@ def this_project(folder: str, count: int) -> dict[str, Any]:
     gflops = (before + product_rate()) / 2
     lengths = [len(row) for row in token_rows(folder, texts)]
     machine = function._encoder().machine
-    batches = plan_batches(lengths, batch_size=machine.batch_size, batch_tokens=machine.batch_tokens)
+    batches = plan_batches(
+        lengths,
+        batch_size=machine.batch_size,
+        batch_tokens=machine.batch_tokens,
+        padding_tokens=PADDING_TOKENS["cpu"],
+    )
     computed = sum(len(batch) * lengths[batch[0]] for batch in batches)
     return {
         "texts": count,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from ..errors import EngineError
 from ..settings import MachineSettings, VectorSettings
-from .batching import plan_batches
+from .batching import PADDING_TOKENS, plan_batches
 from .mlx_thread import mlx_thread
 from .model import Model, ModelSpec, get_model
 from .plan import Kind, Plan, make_plan
@@ -101,6 +101,7 @@ class Encoder:
                 [len(row) for row in ids],
                 batch_size=self.machine.batch_size,
                 batch_tokens=self.machine.batch_tokens,
+                padding_tokens=PADDING_TOKENS[model.device],
             ):
                 yield [start + index for index in batch], [ids[index] for index in batch]
 

@@ -47,6 +47,8 @@ def _in_blocks(
         scores = rows @ keys[:, :, first:stop].swapaxes(2, 3)
         weights = softmax(scores.reshape(B, N, stop - start, -1), _mask(start, stop, first, window))
         mixed = weights.reshape(B, K, -1, stop - first) @ values[:, :, first:stop]
+        if block < L:
+            mx.eval(mixed)  # otherwise the weights of every block would wait for the last
         outputs.append(mixed.reshape(B, N, stop - start, D))
     return outputs[0] if len(outputs) == 1 else mx.concatenate(outputs, axis=2)
 

@@ -58,7 +58,23 @@ def test_embed_reads_a_text_a_line_from_standard_input(
 def test_embed_writes_an_array_of_queries_at_a_cut_dimension(tmp_path: Path) -> None:
     source, target = tmp_path / "texts.txt", tmp_path / "vectors.npy"
     source.write_text("a\nb\nc", encoding="utf-8")
-    assert main(["embed", "--model", "builtin", "--query", "--dimension", "64", "--file", str(source), "--output", str(target)]) == 0
+    assert (
+        main(
+            [
+                "embed",
+                "--model",
+                "builtin",
+                "--query",
+                "--dimension",
+                "64",
+                "--file",
+                str(source),
+                "--output",
+                str(target),
+            ]
+        )
+        == 0
+    )
     vectors = np.load(target)
     assert vectors.shape == (3, 64)
     assert vectors.dtype == np.float32

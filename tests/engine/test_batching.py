@@ -49,12 +49,12 @@ def test_a_batch_ends_only_where_the_next_text_does_not_fit(lengths: list[int], 
 
 
 def test_equal_lengths_fill_a_batch_in_the_order_of_the_call() -> None:
-    assert plan_batches([7] * 5, batch_size=2, batch_tokens=100) == [[0, 1], [2, 3], [4]]
+    assert plan_batches([7] * 5, batch_size=2, batch_tokens=100, padding_tokens=9) == [[0, 1], [2, 3], [4]]
 
 
 def test_a_text_beyond_the_budget_is_a_batch_of_its_own() -> None:
-    assert plan_batches([5, 900, 5], batch_size=8, batch_tokens=100) == [[1], [0, 2]]
+    assert plan_batches([5, 900, 5], batch_size=8, batch_tokens=100, padding_tokens=9) == [[1], [0, 2]]
 
 
 def test_no_text_is_no_batch() -> None:
-    assert plan_batches([], batch_size=8, batch_tokens=100) == []
+    assert plan_batches([], batch_size=8, batch_tokens=100, padding_tokens=9) == []
