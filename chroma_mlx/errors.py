@@ -1,8 +1,8 @@
-"""Every error this package raises, in one tree.
+"""Every error of the package, in one tree (the demo adds EmptyCorpus to it).
 
     ChromaMLXError
     ├── ConfigError            an argument or a saved configuration is not allowed      (ValueError)
-    ├── InputError             a text cannot be embedded; nothing was computed         (ValueError)
+    ├── InputError             a text cannot be embedded; nothing is returned          (ValueError)
     │   └── TextTooLong        a text is longer than the limit under on_long_text="error"
     ├── ModelNotFound          no short name, folder or Hub repository of that name    (FileNotFoundError)
     ├── DownloadError          the model is not cached and could not be downloaded     (ConnectionError)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .engine.plan import Kind
 
 NAME = "chroma_mlx"
-# Changing it changes no vector that is returned, only whether a long text is one at all.
+# It changes no vector, only whether a long text gets one.
 CHANGEABLE = frozenset({"on_long_text"})
 
 
@@ -103,7 +103,7 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
 
         Returns one float32 array of shape (dimension,) a text: rows of one block, which is what Chroma
         takes fastest. Raises InputError naming the text, ModelNotFound, DownloadError, CheckpointError,
-        ConfigError or EngineError; Chroma has stored nothing then.
+        ConfigError, EngineError, MissingPackage or BLASError; Chroma has stored nothing then.
         """
         return self._embed(input, "document")
 
@@ -112,11 +112,17 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
         return self._embed(input, "query")
 
     def encode(self, texts: Sequence[str], kind: Kind = "document") -> Vectors:
-        """The vectors as one array, (len(texts), dimension) float32; `kind` is "document" or "query"."""
+        """The vectors as one array, (len(texts), dimension) float32; `kind` is "document" or "query".
+
+        Raises what a call raises.
+        """
         return self._encoder().encode(texts, kind)
 
     def load(self) -> None:
-        """Loads the model now, where the first text would have to wait for it (or fail for want of it)."""
+        """Loads the model now, where the first text would have to wait for it (or fail for want of it).
+
+        Raises what a call raises, except for InputError.
+        """
         self._encoder().load()
 
     def _encoder(self) -> Encoder:
@@ -175,6 +181,8 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
 
     def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
         """Raises ConfigError when the change would make vectors that do not match those stored."""
+        for config in (old_config, new_config):
+            MLXEmbeddingFunction.validate_config({"model_name": DEFAULT_MODEL, **config})
         old, new = VectorSettings(**old_config).to_dict(), VectorSettings(**new_config).to_dict()
         changed = [key for key in old if old[key] != new[key] and key not in CHANGEABLE]
         if changed:
@@ -186,7 +194,7 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
             )
 
     def __eq__(self, other: object) -> bool:
-        """Equal when they make the same vectors; Chroma compares collections by it."""
+        """Equal when their saved settings are; Chroma compares collections by it."""
         return isinstance(other, MLXEmbeddingFunction) and self._vectors == other._vectors
 
     def __hash__(self) -> int:

@@ -24,6 +24,7 @@ LAYERS: Final = (
     "checkpoint",
     "settings",
     "models.known",  # a table of data, which the settings and the checkpoints read
+    "progress",
     "blas",
     "errors",
 )

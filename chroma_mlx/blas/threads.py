@@ -16,19 +16,15 @@ from .choice import load_fast_blas
 
 # A product of this many floating-point operations takes one core about a millisecond.
 FLOPS_WORTH_ALL_THREADS: Final = 1e8
-# OpenBLAS under the name of our copy and its own, and MKL: (set, get).
-FUNCTIONS: Final = (
-    ("chroma_mlx_scipy_openblas_set_num_threads", "chroma_mlx_scipy_openblas_get_num_threads"),
-    ("openblas_set_num_threads", "openblas_get_num_threads"),
-    ("MKL_Set_Num_Threads", "MKL_Get_Max_Threads"),
-)
+# Of our own copy alone: another library may serve the rest of the program too, whose threads are its own.
+SET, GET = "chroma_mlx_scipy_openblas_set_num_threads", "chroma_mlx_scipy_openblas_get_num_threads"
 
 
 def use_threads_for(flops: float) -> None:
     """Sets the threads of the matrix products to come, the largest of which takes `flops` operations.
 
     Never more than the library had when it was loaded, which is what OPENBLAS_NUM_THREADS and its like
-    say. Does nothing where the library has no such setting.
+    say. Does nothing where the library is not this package's own copy.
     """
     setting = _setting()
     if setting is not None:
@@ -43,7 +39,4 @@ def _setting() -> tuple[Callable[[int], None], int] | None:
     if path is None:
         return None
     library = ctypes.CDLL(path)  # loaded already: this only finds it again
-    for set_name, get_name in FUNCTIONS:
-        if hasattr(library, set_name) and hasattr(library, get_name):
-            return getattr(library, set_name), int(getattr(library, get_name)())
-    return None
+    return (library[SET], int(library[GET]())) if hasattr(library, SET) else None

@@ -62,6 +62,13 @@ def read_json(file: Path) -> dict[str, Any]:
     return content
 
 
+def inner_path(folder: Path, name: str) -> Path:
+    """`folder / name`; raises CorruptCheckpoint when a checkpoint's own file points out of its folder."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise CorruptCheckpoint(f"A file in {folder} points outside of it, to {name!r}. Do not use this checkpoint.")
+    return folder / name
+
+
 def read_declared(folder: Path) -> Declared:
     """Reads the sentence-transformers files of `folder`.
 
@@ -71,21 +78,26 @@ def read_declared(folder: Path) -> Declared:
     transformer, pooling_folder = folder, None
     for kind, path in _modules(folder):
         if kind == "Transformer":
-            transformer = folder / path if (folder / path).is_dir() else folder
+            inside = inner_path(folder, path)
+            transformer = inside if inside.is_dir() else folder
         elif kind == "Pooling":
-            pooling_folder = folder / path
+            pooling_folder = inner_path(folder, path)
         elif kind != "Normalize":
             raise UnsupportedModel(
                 f"{folder / 'modules.json'} has a module of the kind {kind!r}, which is not implemented. "
                 "Leaving it out would give wrong vectors, so the model is refused."
             )
     pooling, include_prompt = _read_pooling(pooling_folder)
+    prompts = _read_prompts(folder / "config_sentence_transformers.json")
+    if prompts is None and pooling is not None:
+        # A whole sentence-transformers checkpoint that names no prompt has none, unlike a conversion.
+        prompts = {"query": "", "document": ""}
     max_tokens, lower_case = _read_limits(transformer)
     return Declared(
         transformer=transformer,
         pooling=pooling,
         include_prompt=include_prompt,
-        prompts=_read_prompts(folder / "config_sentence_transformers.json"),
+        prompts=prompts,
         max_tokens=max_tokens,
         lower_case=lower_case,
     )
@@ -127,9 +139,9 @@ def _read_prompts(file: Path) -> Mapping[str, str] | None:
         return None
     if not isinstance(named, Mapping) or not all(isinstance(text, str | None) for text in named.values()):
         raise CorruptCheckpoint(f"{file}: prompts is not a table of texts. Fetch the model again.")
-    # encode_document of sentence-transformers documents this order of names.
-    document = next((named[name] for name in ("document", "passage", "corpus") if named.get(name) is not None), "")
-    return {"query": named.get("query") or "", "document": document or ""}
+    # sentence-transformers has a "document" prompt always, empty where the file has none, so that the other
+    # names its documentation mentions ("passage", "corpus") are never reached.
+    return {"query": named.get("query") or "", "document": named.get("document") or ""}
 
 
 def _read_limits(folder: Path) -> tuple[int | None, bool]:
@@ -139,6 +151,6 @@ def _read_limits(folder: Path) -> tuple[int | None, bool]:
     config = read_json(file)
     nested = config.get("processor_kwargs") or config.get("tokenizer_args") or {}
     limit = nested.get("model_max_length", config.get("max_seq_length"))
-    if limit is not None and (not isinstance(limit, int) or limit < 1):
+    if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 1):
         raise CorruptCheckpoint(f"{file}: the maximum length is {limit!r}, not a positive number of tokens.")
     return limit, bool(config.get("do_lower_case", False))

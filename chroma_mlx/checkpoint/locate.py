@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import os
 import re
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import Any, Final
 
 from ..errors import CheckpointError, DownloadError, MissingPackage, ModelNotFound, UnsupportedModel
 from ..models.known import KNOWN_MODELS
+from ..progress import shows_progress
 from .open import open_checkpoint
 
 BUILTIN_FOLDER: Final = Path(__file__).parent.parent / "builtin" / "checkpoint"
@@ -32,8 +32,8 @@ def locate(model_name: str, *, cache_path: Path | None, auto_download: bool, sho
         return BUILTIN_FOLDER
     repo_id = known.repo_id if known and known.repo_id else model_name
     if known is None:
-        folder = Path(model_name).expanduser()
-        if folder.is_dir():
+        folder = local_folder(model_name)
+        if folder is not None:
             return folder
         looks_local = model_name.startswith((".", "~", os.sep)) or "\\" in model_name
         if looks_local or not REPO_ID.fullmatch(model_name):
@@ -43,9 +43,19 @@ def locate(model_name: str, *, cache_path: Path | None, auto_download: bool, sho
         return cached
     if not auto_download:
         raise DownloadError(
-            f"The model {model_name!r} ({repo_id}) is not in the cache, and auto_download is off. {_by_hand(repo_id)}"
+            f"The model {model_name!r} ({repo_id}) is not whole in the cache, and auto_download is off. "
+            f"{_by_hand(repo_id)}"
         )
     return _download(repo_id, cache_path, show_progress)
+
+
+def local_folder(model_name: str) -> Path | None:
+    """The absolute path of the folder that `model_name` is, or None: a short name stands before a folder."""
+    if model_name in KNOWN_MODELS:
+        return None
+    # expanduser() raises for "~" and a user that does not exist.
+    path = Path(os.path.expanduser(model_name))
+    return path.absolute() if path.is_dir() else None
 
 
 def find_cached(repo_id: str, cache_path: Path | None) -> Path | None:
@@ -57,6 +67,8 @@ def find_cached(repo_id: str, cache_path: Path | None) -> Path | None:
         )
     except hub.errors.LocalEntryNotFoundError:
         return None
+    except hub.errors.HFValidationError as error:
+        raise ModelNotFound(_not_found(repo_id)) from error
     try:
         open_checkpoint(folder)
     except UnsupportedModel:
@@ -68,7 +80,7 @@ def find_cached(repo_id: str, cache_path: Path | None) -> Path | None:
 
 def _download(repo_id: str, cache_path: Path | None, show_progress: bool | None) -> Path:
     hub = _hub()
-    quiet = {"tqdm_class": _silent_tqdm()} if show_progress is False else {}
+    quiet = {} if shows_progress(show_progress) else {"tqdm_class": _silent_tqdm()}
     with _hub_errors(repo_id):
         folder = hub.snapshot_download(
             repo_id, cache_dir=cache_path, allow_patterns=list(PATTERNS), library_name="chroma-mlx", **quiet
@@ -114,7 +126,11 @@ def _hub() -> Any:
 def _silent_tqdm() -> Any:
     from tqdm import tqdm
 
-    return functools.partial(tqdm, disable=True)
+    class Silent(tqdm):  # type: ignore[type-arg]  # the class is generic for type checkers only
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **{**kwargs, "disable": True})
+
+    return Silent
 
 
 def _by_hand(repo_id: str) -> str:

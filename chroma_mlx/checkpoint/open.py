@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import CheckpointError, CorruptCheckpoint, ModelNotFound
-from .declared import Declared, read_declared, read_json
+from ..errors import CheckpointError, ChromaMLXError, CorruptCheckpoint, ModelNotFound
+from .declared import Declared, inner_path, read_declared, read_json
 from .quantization import Quantization, read_quantization
 from .safetensors import TensorInfo, read_header
 
@@ -54,7 +55,7 @@ class Checkpoint:
         if self.declared.max_tokens is not None:
             return self.declared.max_tokens
         limits = (self.tokenizer_config.get("model_max_length"), self.config.get("max_position_embeddings"))
-        return min((int(limit) for limit in limits if limit is not None and 0 < limit < NO_LIMIT), default=None)
+        return min((int(limit) for limit in limits if limit is not None and 0 < int(limit) < NO_LIMIT), default=None)
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
@@ -69,6 +70,25 @@ def open_checkpoint(folder: Path) -> Checkpoint:
             f"There is no folder {str(folder)!r}. Pass the folder of a checkpoint (with config.json, tokenizer.json "
             "and *.safetensors), a Hub repository id such as 'Qwen/Qwen3-Embedding-0.6B', or a short name."
         )
+    with sound_values(f"A file in {folder}"):
+        return _open(folder)
+
+
+@contextmanager
+def sound_values(where: str) -> Iterator[None]:
+    """Any value of a checkpoint's files that the code which reads it stumbles over is a damaged file."""
+    try:
+        yield
+    except ChromaMLXError:
+        raise
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+        raise CorruptCheckpoint(
+            f"{where} holds a value that is not what it should be, or lacks one ({type(error).__name__}: {error}). "
+            "Fetch the model again."
+        ) from error
+
+
+def _open(folder: Path) -> Checkpoint:
     declared = read_declared(folder)
     root = declared.transformer
     if not (root / "config.json").is_file():
@@ -123,7 +143,7 @@ def _weight_files(root: Path) -> list[Path]:
         table = read_json(index).get("weight_map")
         if not isinstance(table, dict) or not table:
             raise CorruptCheckpoint(f"{index} has no weight_map. Fetch the model again.")
-        return [root / name for name in sorted(set(table.values()))]
+        return [inner_path(root, name) for name in sorted(set(table.values()))]
     found = sorted(root.glob("model*.safetensors")) or sorted(root.glob("weights*.safetensors"))
     if not found:
         pickled = [file.name for pattern in PICKLES for file in root.glob(pattern)]

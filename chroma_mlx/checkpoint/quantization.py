@@ -43,13 +43,6 @@ class Quantization:
         """The packing of the module at `path` (whether it is quantised at all, its tensors say)."""
         return self.overrides.get(path, self.default)
 
-    def describe(self) -> str:
-        """A few words: `4-bit, groups of 64`."""
-        words = f"{self.default.bits}-bit, groups of {self.default.group_size}"
-        if self.default.mode != "affine":
-            words = f"{self.default.mode}, groups of {self.default.group_size}"
-        return words + (f", {len(self.overrides)} modules packed otherwise" if self.overrides else "")
-
 
 def read_quantization(config: Mapping[str, Any], prefix: str) -> Quantization | None:
     """The quantisation that config.json declares, or None; `prefix` is cut from module paths.

@@ -66,8 +66,10 @@ def read_header(file: Path) -> dict[str, TensorInfo]:
 
 def _tensor(file: Path, name: str, entry: object) -> tuple[TensorInfo, tuple[int, int]]:
     try:
-        dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])  # type: ignore[index]
-        begin, end = (int(n) for n in entry["data_offsets"])  # type: ignore[index]
+        if not isinstance(entry, dict):
+            raise TypeError("not an object")
+        dtype, shape = str(entry["dtype"]), tuple(int(n) for n in entry["shape"])
+        begin, end = (int(n) for n in entry["data_offsets"])
     except (TypeError, KeyError, ValueError) as error:
         raise _corrupt(file, f"its entry for {name!r} is malformed") from error
     if dtype not in DTYPE_BITS:

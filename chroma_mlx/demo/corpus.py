@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 
+from ..errors import ChromaMLXError
 from .compiled import COMPILED_MODULES, compiled_definitions
 from .manual import load_help_names, load_topics, manual_entries
 from .passage import MIN_BODY_CHARS, Entry, Passage, cut_passages, text_blocks
@@ -15,7 +16,7 @@ from .stdlib import Definition, public_definitions
 __all__ = ["EmptyCorpus", "Passage", "read_passages"]
 
 
-class EmptyCorpus(ValueError):
+class EmptyCorpus(ChromaMLXError, ValueError):
     """The interpreter came without its manual, the source of its library and compiled docstrings."""
 
     def __init__(self, stdlib: Path) -> None:

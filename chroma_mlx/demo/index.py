@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..checkpoint.locate import find_cached
-from ..engine.progress import progress_bar
 from ..function import MLXEmbeddingFunction
 from ..models.known import DEFAULT_MODEL, KNOWN_MODELS
+from ..progress import progress_bar
 from .corpus import read_passages
 
 if TYPE_CHECKING:

@@ -10,13 +10,14 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from ..checkpoint.locate import local_folder
 from ..errors import EngineError
+from ..progress import progress_bar
 from ..settings import MachineSettings, VectorSettings
 from .batching import PADDING_TOKENS, plan_batches
 from .mlx_thread import mlx_thread
 from .model import Model, ModelSpec, get_model
 from .plan import Kind, Plan, make_plan
-from .progress import progress_bar
 from .tokens import TokenIds, check_texts
 
 Vectors = npt.NDArray[np.float32]
@@ -33,7 +34,10 @@ class Encoder:
 
     def __init__(self, vectors: VectorSettings, machine: MachineSettings) -> None:
         self.vectors, self.machine = vectors, machine
-        self.spec = ModelSpec(vectors.model_name, machine.device, machine.cache_path)
+        # A folder by its absolute path, so that a program which changes its own folder gets the same model.
+        folder = local_folder(vectors.model_name)
+        name = vectors.model_name if folder is None else str(folder)
+        self.spec = ModelSpec(name, machine.device, machine.cache_path)
 
     def load(self) -> Model:
         """The model, loaded if it is not yet. Raises what `get_model` raises."""
@@ -43,7 +47,7 @@ class Encoder:
         """Embeds `texts`: float32, (len(texts), dimension), in their order, every value finite.
 
         With `normalize` every vector has unit length. Equal texts are computed once. Safe from any thread.
-        Raises InputError (naming the text) before anything is computed, ConfigError when a setting does
+        Raises InputError naming the text, ConfigError when a setting does
         not fit the model, EngineError when the forward pass gives no usable vector, and what loading raises.
         """
         texts = check_texts(texts)

@@ -76,7 +76,9 @@ class MLXThread:
         return future
 
     def run(self, job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Runs `job` on the thread and waits for it."""
+        """Runs `job` on the thread and waits for it; from the thread itself, at once."""
+        if threading.current_thread() is self._thread:
+            return job(*args, **kwargs)
         return self.submit(job, *args, **kwargs).result()
 
     def _work(self) -> None:

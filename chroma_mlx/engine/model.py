@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..blas import use_threads_for
-from ..checkpoint import Checkpoint, open_checkpoint
+from ..checkpoint import Checkpoint, open_checkpoint, sound_values
 from ..checkpoint.fit import check_fit
 from ..checkpoint.locate import locate
 from ..errors import CheckpointError, CorruptCheckpoint, EngineError
@@ -65,7 +66,7 @@ class Model:
             with mx.stream(_mlx_device(self.device)):
                 hidden = self.encoder(mx.array(ids))  # (B, L, H)
                 return np.array(pool(hidden, mx.array(lengths), pooling, skip))  # (B, H)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             raise EngineError(
                 f"MLX failed on a batch of {ids.shape[0]} texts padded to {ids.shape[1]} tokens: {error}. If memory "
                 "ran out, lower batch_tokens or max_tokens."
@@ -75,6 +76,17 @@ class Model:
 _models: dict[ModelSpec, Model] = {}
 _locks: dict[ModelSpec, threading.Lock] = {}
 _registry_lock = threading.Lock()
+
+
+def _forget_locks() -> None:
+    """In a forked child: a lock that another thread of the parent held would never be released."""
+    global _registry_lock
+    _locks.clear()
+    _registry_lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 def get_model(spec: ModelSpec, *, auto_download: bool, show_progress: bool | None) -> Model:
@@ -139,8 +151,9 @@ def _load_weights(checkpoint: Checkpoint, device: str) -> tuple[Encoder, Default
 
     device = _choose_device(device)
     architecture = find_architecture(checkpoint.config)
-    config = architecture.read_config(checkpoint.config)
-    check_fit(checkpoint, architecture.parameter_shapes(config), architecture.IGNORABLE)
+    with sound_values(f"config.json in {checkpoint.folder}"):
+        config = architecture.read_config(checkpoint.config)
+        check_fit(checkpoint, architecture.parameter_shapes(config), architecture.IGNORABLE)
     dtype = _choose_dtype(checkpoint, device)
     with mx.stream(_mlx_device(device)):
         try:

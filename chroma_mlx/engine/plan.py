@@ -37,12 +37,13 @@ def make_plan(settings: VectorSettings, model: Model, kind: Kind) -> Plan:
     prompt = _prompt(settings, model, kind)
     pooling = settings.pooling or declared.pooling or model.defaults.pooling
     # A prompt that is not to be pooled is left out of a mean; the last token is behind it anyway.
+    max_tokens = _max_tokens(settings, model)
     skip = model.tokenizer.count(prompt) if prompt and not declared.include_prompt else 0
     return Plan(
         prompt=prompt,
-        skip=skip,
+        skip=min(skip, max_tokens - model.tokenizer.closing_tokens),  # a long prompt is cut as a text is
         pooling=pooling,
-        max_tokens=_max_tokens(settings, model),
+        max_tokens=max_tokens,
         dimension=_dimension(settings, model),
     )
 

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from ..checkpoint import Checkpoint
 from ..errors import CheckpointError, ConfigError, CorruptCheckpoint, InputError, TextTooLong
-
-if TYPE_CHECKING:
-    pass
 
 TokenIds = npt.NDArray[np.int32]
 
@@ -53,6 +49,11 @@ class Tokenizer:
     def special_tokens(self) -> int:
         """How many tokens stand around every text."""
         return len(self._head) + len(self._tail)
+
+    @property
+    def closing_tokens(self) -> int:
+        """How many of them stand behind it."""
+        return len(self._tail)
 
     @property
     def vocabulary(self) -> int:
@@ -123,7 +124,9 @@ def check_texts(texts: object) -> list[str]:
     An empty string is text: it gets the vector that the model gives to nothing. A lone surrogate (half of
     a UTF-16 pair, as a bad decoding leaves it) is not, since it has no UTF-8 form.
     """
-    if isinstance(texts, str | bytes) or not isinstance(texts, Sequence | np.ndarray):
+    if isinstance(texts, np.ndarray) and texts.ndim > 0:
+        texts = list(texts)
+    if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
         raise InputError(
             f"The texts are {'one ' if isinstance(texts, str | bytes) else 'a '}{type(texts).__name__}, not a list of "
             "str. Pass a list, also for a single text: ['…']."

@@ -59,32 +59,35 @@ class Config:
 
 
 def read_config(config: Mapping[str, Any]) -> Config:
-    """Reads config.json; raises UnsupportedModel for what would silently change the vectors."""
+    """Reads config.json; raises UnsupportedModel for what would silently change the vectors.
+
+    A value of a wrong kind raises what reading it raises, which the caller translates.
+    """
     if config.get("hidden_act", "silu") != "silu":
         raise UnsupportedModel(_refusal(f"hidden_act is {config['hidden_act']!r}, only 'silu' is implemented"))
     for key, causal in (("is_causal", True), ("use_bidirectional_attention", False)):
         if config.get(key, causal) not in (causal, None):
             raise UnsupportedModel(_refusal(f"{key} is {config[key]!r}, only causal attention is implemented"))
     theta, scale = _read_rope(config)
-    try:
-        heads = int(config["num_attention_heads"])
-        layers = int(config["num_hidden_layers"])
-        return Config(
-            vocab_size=int(config["vocab_size"]),
-            hidden_size=int(config["hidden_size"]),
-            num_hidden_layers=layers,
-            intermediate_size=int(config["intermediate_size"]),
-            num_attention_heads=heads,
-            num_key_value_heads=int(config.get("num_key_value_heads") or heads),
-            head_dim=int(config.get("head_dim") or 128),  # transformers' Qwen3Config default
-            rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
-            rope_theta=theta,
-            rope_scale=scale,
-            attention_bias=bool(config.get("attention_bias", False)),
-            windows=_read_windows(config, layers),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise CorruptCheckpoint(f"config.json is no Qwen3 configuration: {error!r}. Fetch the model again.") from error
+    heads, layers = int(config["num_attention_heads"]), int(config["num_hidden_layers"])
+    read = Config(
+        vocab_size=int(config["vocab_size"]),
+        hidden_size=int(config["hidden_size"]),
+        num_hidden_layers=layers,
+        intermediate_size=int(config["intermediate_size"]),
+        num_attention_heads=heads,
+        num_key_value_heads=int(config.get("num_key_value_heads") or heads),
+        head_dim=int(config.get("head_dim") or 128),  # transformers' Qwen3Config default
+        rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+        rope_theta=theta,
+        rope_scale=scale,
+        attention_bias=bool(config.get("attention_bias", False)),
+        windows=_read_windows(config, layers),
+    )
+    counts = (read.vocab_size, read.hidden_size, layers, read.intermediate_size, heads, read.num_key_value_heads)
+    if min(*counts, read.head_dim) < 1 or heads % read.num_key_value_heads:
+        raise CorruptCheckpoint(f"config.json has sizes that make no Qwen3 model: {read}. Fetch the model again.")
+    return read
 
 
 def _refusal(what: str) -> str:
@@ -110,6 +113,8 @@ def _read_windows(config: Mapping[str, Any], layers: int) -> tuple[int | None, .
     ]
     if len(kinds) != layers or not set(kinds) <= {"sliding_attention", "full_attention"}:
         raise CorruptCheckpoint(f"config.json: layer_types is {kinds!r} for {layers} layers. Fetch the model again.")
+    if "sliding_attention" in kinds and window is not None and int(window) < 1:
+        raise CorruptCheckpoint(f"config.json: sliding_window is {window!r}, not a number of tokens. Fetch it again.")
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 
 

@@ -85,10 +85,10 @@ def test_modules_that_are_no_list_of_modules_are_damaged(tmp_path: Path, modules
     ("named", "query", "document"),
     [
         ({"query": "q: ", "document": "d: "}, "q: ", "d: "),
-        ({"query": "q: ", "passage": "p: "}, "q: ", "p: "),
-        ({"corpus": "c: ", "passage": "p: "}, "", "p: "),
+        ({"query": "q: ", "passage": "p: "}, "q: ", ""),
+        ({"corpus": "c: ", "passage": "p: "}, "", ""),
         ({"document": "", "passage": "p: "}, "", ""),
-        ({"document": None, "query": None, "corpus": "c: "}, "", "c: "),
+        ({"document": None, "query": None, "corpus": "c: "}, "", ""),
         ({"clustering": "x"}, "", ""),
         ({}, "", ""),
     ],

@@ -135,7 +135,7 @@ def test_what_would_give_wrong_vectors_is_refused(folder: Path, changes: dict[st
 def test_a_configuration_without_its_sizes_is_damaged(folder: Path, key: str) -> None:
     content = {name: value for name, value in CONFIG.items() if name != key}
     (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
-    with pytest.raises(CorruptCheckpoint, match=f"config.json is no Qwen3 configuration: KeyError.*{key}"):
+    with pytest.raises(CorruptCheckpoint, match=rf"config.json in .* or lacks one \(KeyError.*{key}"):
         load_model(folder)
 
 
@@ -177,3 +177,42 @@ def test_a_tokenizer_with_more_tokens_than_embeddings_is_refused(tmp_path: Path)
     folder = write_checkpoint(tmp_path / "model", config=config)
     with pytest.raises(CheckpointError, match="has 259 tokens, but the model has embeddings for 258"):
         load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"rope_theta": None},
+        {"rope_scaling": {"type": "linear"}},
+        {"rope_scaling": {"type": "linear", "factor": 0}},
+        {"rope_scaling": "linear"},
+        {"hidden_size": "abc"},
+        {"num_hidden_layers": -1},
+        {"num_key_value_heads": 3},
+        {"use_sliding_window": True, "sliding_window": 0, "max_window_layers": 0},
+        {"quantization": {"bits": 4, "group_size": 64, "mode": ["a"]}},
+    ],
+    ids=str,
+)
+def test_a_value_that_is_not_what_it_should_be_is_damage(folder: Path, changed: dict[str, object]) -> None:
+    (folder / "config.json").write_text(json.dumps({**CONFIG, **changed}), encoding="utf-8")
+    with pytest.raises(CorruptCheckpoint, match=r"config.json|A file in"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("name", ["../outside.safetensors", "/outside.safetensors"])
+def test_an_index_that_points_out_of_the_folder_is_refused(folder: Path, name: str) -> None:
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"embed_tokens.weight": name}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(CorruptCheckpoint, match="points outside of it"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("value", [5, ["a"]], ids=str)
+def test_an_index_of_no_names_is_damage(folder: Path, value: object) -> None:
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {"embed_tokens.weight": value}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
+    with pytest.raises(CorruptCheckpoint, match="holds a value that is not what it should be"):
+        open_checkpoint(folder)

@@ -87,10 +87,3 @@ def test_a_packing_that_mlx_does_not_have_is_refused(declared: Any) -> None:
 def test_what_is_no_table_is_damaged(declared: Any) -> None:
     with pytest.raises(CorruptCheckpoint, match=r"quantization is .*, not an object"):
         read(declared)
-
-
-def test_a_packing_is_described_in_a_few_words() -> None:
-    assert read(DEFAULT).describe() == "4-bit, groups of 64"
-    assert (
-        read({"mode": "mxfp8", "model.a": {"bits": 4}}).describe() == "mxfp8, groups of 32, 1 modules packed otherwise"
-    )

@@ -14,11 +14,12 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small import CHECKPOINTS, make_tensors, read_texts, write_checkpoint
+from small import CHECKPOINTS, CONFIG, make_tensors, read_texts, write_checkpoint
 
 from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.engine import encoder as encoder_module
 from chroma_mlx.engine.encoder import Encoder
+from chroma_mlx.engine.mlx_thread import mlx_thread
 from chroma_mlx.engine.model import get_model, unload_models
 from chroma_mlx.errors import ConfigError, EngineError, InputError, TextTooLong
 from chroma_mlx.settings import MachineSettings, VectorSettings
@@ -83,12 +84,11 @@ def test_another_process_gives_the_same_vectors(tmp_path: Path) -> None:
         "np.save(sys.argv[2], np.stack(MLXEmbeddingFunction(sys.argv[1], device='cpu')(read_texts())))"
     )
     output = tmp_path / "vectors.npy"
-    tests = Path(__file__).parent.parent
     run = subprocess.run(
         [
             sys.executable,
             "-c",
-            f"import sys; sys.path[:0] = [{str(tests)!r}, {str(tests.parent)!r}]; {code}",
+            code,
             FOLDER,
             output,
         ],
@@ -235,3 +235,28 @@ def test_a_task_is_put_into_the_models_form_and_a_prefix_is_not() -> None:
     assert distance(query(task), query(f"Instruct: {task}\nQuery:")) == 0.0
     assert distance(query("claim:"), query("claim: ")) > 1e-3
     assert distance(query(""), np.stack(MLXEmbeddingFunction(FOLDER, device="cpu")(["a"]))) == 0.0
+
+
+def test_a_job_that_asks_for_the_thread_it_is_on_runs_at_once() -> None:
+    assert mlx_thread.run(lambda: mlx_thread.run(lambda: 42)) == 42
+
+
+def test_a_relative_folder_is_another_model_in_another_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        config = CONFIG | {"rope_theta": 10_000.0 if name == "a" else 500.0}
+        write_checkpoint(tmp_path / name / "model", config=config)
+    texts = ["one text", "and another"]
+    vectors = []
+    for name in ("a", "b"):
+        monkeypatch.chdir(tmp_path / name)
+        vectors.append(MLXEmbeddingFunction("./model").encode(texts))
+    assert distance(vectors[0], vectors[1]) > 1e-3
+
+
+def test_an_array_of_texts_is_taken_and_one_without_a_length_refused() -> None:
+    function = MLXEmbeddingFunction("builtin")
+    assert function.encode(np.array(["a", "b"])).shape == (2, 256)  # type: ignore[arg-type]  # works all the same
+    with pytest.raises(InputError, match="not a list of str"):
+        function.encode(np.array("a"))  # type: ignore[arg-type]  # what is refused

@@ -14,9 +14,10 @@ from small import CONFIG, write_checkpoint
 pytest.importorskip("psutil")
 
 ROOT: Final = Path(__file__).parent.parent.parent
-# Without blocks the scores of 16,384 tokens and 4 heads alone are 4.3 GB, and their softmax as much again.
+# Without blocks the scores of 16,384 tokens and 4 heads alone are 4.3 GB; with blocks that all wait for the last
+# 2.3 GB. The engine lets MLX keep 0.5 GB of freed buffers; measured, that included: 0.7 GB.
 LONG_TOKENS: Final = 16_384
-LONG_BYTES: Final = 600 * 2**20
+LONG_BYTES: Final = 1000 * 2**20
 MANY_TEXTS: Final = 20_000
 MANY_BYTES: Final = 150 * 2**20
 MEASURE: Final = """

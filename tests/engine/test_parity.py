@@ -109,3 +109,17 @@ def test_another_setting_than_the_checkpoints_own_gives_other_vectors(
     got = np.stack(function(texts) if kind == "document" else function.embed_query(texts))
     cosine = float((got * reference(name, kind, None)).sum(axis=1).min())
     assert cosine < 0.99, f"{name} under {setting}: every cosine is {cosine:.4f} or more"
+
+
+@pytest.mark.parametrize(
+    ("kind", "mistake", "cosine"),
+    [("document", {"pooling": "mean"}, 0.51), ("query", {"query_instruction": ""}, 0.33)],
+    ids=["mean pooling", "no instruction"],
+)
+def test_a_mistake_costs_what_the_readme_says(kind: str, mistake: dict[str, Any], cosine: float) -> None:
+    folder = CHECKPOINTS / "official-float32"
+    expected = np.load(f"{folder}.npz")[kind]
+    wrong = MLXEmbeddingFunction(str(folder), **mistake).encode(read_texts(), kind)  # type: ignore[arg-type]  # a kind
+    mean = float((wrong * expected).sum(axis=1).mean())
+    assert abs(mean - cosine) < 0.02, f"a mean cosine of {mean:.3f}"
+    assert f"{cosine}" in (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")

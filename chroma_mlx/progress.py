@@ -10,6 +10,11 @@ from typing import Final, Protocol
 DELAY_S: Final = 2.0
 
 
+def shows_progress(show: bool | None) -> bool:
+    """Whether a bar is wanted: `show` where it is given, else where standard error is a terminal."""
+    return bool(sys.stderr and sys.stderr.isatty()) if show is None else show
+
+
 class Bar(Protocol):
     """What the work tells its bar."""
 
@@ -26,7 +31,7 @@ class NoBar:
 
 def progress_bar(total: int, show: bool | None, *, unit: str = "texts") -> AbstractContextManager[Bar]:
     """A tqdm bar over `total`. `show` None is automatic; True shows it at once, anywhere; False never."""
-    if show is False or (show is None and not (sys.stderr and sys.stderr.isatty())):
+    if not shows_progress(show):
         return nullcontext(NoBar())
     from tqdm import tqdm
 
