@@ -116,6 +116,8 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
 
         Raises what a call raises.
         """
+        if kind not in ("document", "query"):
+            raise ConfigError(f"kind is {kind!r}, which is not allowed. Set it to 'document' or 'query'.")
         return self._encoder().encode(texts, kind)
 
     def load(self) -> None:
@@ -161,9 +163,7 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
 
         Raises ConfigError when the configuration is not valid.
         """
-        settings = {"model_name": DEFAULT_MODEL, **config}
-        MLXEmbeddingFunction.validate_config(settings)
-        return MLXEmbeddingFunction(**settings)
+        return MLXEmbeddingFunction(**_completed(config))
 
     @staticmethod
     def validate_config(config: dict[str, Any]) -> None:
@@ -181,9 +181,7 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
 
     def validate_config_update(self, old_config: dict[str, Any], new_config: dict[str, Any]) -> None:
         """Raises ConfigError when the change would make vectors that do not match those stored."""
-        for config in (old_config, new_config):
-            MLXEmbeddingFunction.validate_config({"model_name": DEFAULT_MODEL, **config})
-        old, new = VectorSettings(**old_config).to_dict(), VectorSettings(**new_config).to_dict()
+        old, new = (VectorSettings(**_completed(config)).to_dict() for config in (old_config, new_config))
         changed = [key for key in old if old[key] != new[key] and key not in CHANGEABLE]
         if changed:
             changes = ", ".join(f"{key} from {old[key]!r} to {new[key]!r}" for key in changed)
@@ -204,6 +202,13 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
         settings = {**self.get_config(), "device": self._machine.device}
         shown = ", ".join(f"{key}={value!r}" for key, value in settings.items() if value is not None)
         return f"MLXEmbeddingFunction({shown})"
+
+
+def _completed(config: dict[str, Any]) -> dict[str, Any]:
+    """A valid configuration with a model; raises ConfigError for any other."""
+    completed = {"model_name": DEFAULT_MODEL, **config} if isinstance(config, dict) else config
+    MLXEmbeddingFunction.validate_config(completed)
+    return completed
 
 
 @cache

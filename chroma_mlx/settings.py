@@ -44,6 +44,8 @@ class VectorSettings:
         for name in ("query_instruction", "document_instruction"):
             if not isinstance(getattr(self, name), str | None):
                 raise _not_allowed(name, getattr(self, name), "a text, '' for none, or None for the model's own")
+            if any("\ud800" <= character <= "\udfff" for character in getattr(self, name) or ""):
+                raise _not_allowed(name, getattr(self, name), "a text without lone surrogates")
         _check_choice("on_long_text", self.on_long_text, LONG_TEXT)
         known = find_known(self.model_name)
         if known and self.dimension is not None:
@@ -102,7 +104,7 @@ def _check_count(name: str, value: object, *, optional: bool = False) -> None:
 
 
 def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if value not in allowed:
+    if not isinstance(value, str | None) or value not in allowed:
         raise _not_allowed(name, value, " or ".join(repr(choice) for choice in allowed))
 
 

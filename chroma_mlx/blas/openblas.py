@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sysconfig
 import tempfile
+from contextlib import suppress
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
@@ -47,11 +48,14 @@ def _open_plain_copy(source: Path, name: str) -> str:
     import platformdirs
 
     kept = platformdirs.user_cache_path("chroma-mlx") / "blas" / name
-    if kept.exists():
-        try:
+    try:
+        if kept.exists():
             return open_globally(str(kept))
-        except Unavailable:
-            kept.unlink(missing_ok=True)  # damaged, or on a file system mounted noexec
+    except Unavailable:  # damaged, or on a file system mounted noexec
+        with suppress(OSError):
+            kept.unlink()
+    except OSError:
+        pass  # a folder of someone else's, which is neither read nor written
     image = _plain_copy(source)
     try:
         _keep(image, kept)

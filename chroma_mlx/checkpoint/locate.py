@@ -55,7 +55,10 @@ def local_folder(model_name: str) -> Path | None:
         return None
     # expanduser() raises for "~" and a user that does not exist.
     path = Path(os.path.expanduser(model_name))
-    return path.absolute() if path.is_dir() else None
+    try:
+        return path.absolute() if path.is_dir() else None
+    except (OSError, ValueError):  # a name too long, or of characters that no file has
+        return None
 
 
 def find_cached(repo_id: str, cache_path: Path | None) -> Path | None:

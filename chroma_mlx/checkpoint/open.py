@@ -81,7 +81,7 @@ def sound_values(where: str) -> Iterator[None]:
         yield
     except ChromaMLXError:
         raise
-    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError, OSError) as error:
         raise CorruptCheckpoint(
             f"{where} holds a value that is not what it should be, or lacks one ({type(error).__name__}: {error}). "
             "Fetch the model again."

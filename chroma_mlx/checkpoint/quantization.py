@@ -79,7 +79,8 @@ def _packing(where: str, entry: Mapping[str, Any], default: Packing | None = Non
     same_mode = default is not None and mode == default.mode
     group_size, bits = (default.group_size, default.bits) if default and same_mode else FLOAT_MODES.get(mode, (64, 4))
     packing = Packing(entry.get("group_size", group_size), entry.get("bits", bits), mode)
-    allowed = (
+    whole = type(packing.bits) is int and type(packing.group_size) is int  # MLX takes no 4.0 for 4
+    allowed = whole and (
         packing.bits in AFFINE_BITS and packing.group_size in AFFINE_GROUPS
         if mode == "affine"
         else FLOAT_MODES.get(mode) == (packing.group_size, packing.bits)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
+
+from chromadb.errors import ChromaError
 
 from .. import __version__
 from ..errors import ChromaMLXError
@@ -28,7 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = make_parser().parse_args(arguments)
     try:
         return int(options.run(options))
-    except (ChromaMLXError, OSError) as error:
+    except BrokenPipeError:
+        # The reader has what it wanted (`| head`). Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 128 + 13  # as a program that SIGPIPE ends
+    except (ChromaMLXError, ChromaError, OSError) as error:
         print(f"chroma-mlx: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import statistics
+import sys
 import textwrap
 import time
 from pathlib import Path
@@ -43,6 +45,8 @@ def run(options: argparse.Namespace) -> int:
     from ..demo.questions import DEMO_QUESTIONS
     from ..function import MLXEmbeddingFunction
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # a passage may hold what the terminal has no character for
     path = options.path or platformdirs.user_data_path("chroma-mlx") / "demo"
     choice = choose_model(options.model)
     print(f"Model: {choice.model_name} ({choice.why})")

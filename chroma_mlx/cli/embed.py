@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import sys
 from collections.abc import Iterable
@@ -38,10 +39,16 @@ def run(options: argparse.Namespace) -> int:
     from ..function import MLXEmbeddingFunction
     from ..models.known import DEFAULT_MODEL
 
+    for stream in (sys.stdin, sys.stdout):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8")  # as the files are, whatever the terminal's own is
     texts = _read_texts(options)
-    function = MLXEmbeddingFunction(options.model or DEFAULT_MODEL, dimension=options.dimension)
+    if options.output is not None and not options.output.parent.is_dir():
+        raise InputError(f"There is no folder {str(options.output.parent)!r} to write to. Make it first.")
+    model_name = DEFAULT_MODEL if options.model is None else options.model
+    function = MLXEmbeddingFunction(model_name, dimension=options.dimension)
     vectors = function.encode(texts, "query" if options.query else "document")
-    if options.output is not None and options.output.suffix == ".npy":
+    if options.output is not None and options.output.suffix.lower() == ".npy":
         import numpy as np
 
         np.save(options.output, vectors)
@@ -59,7 +66,7 @@ def _read_texts(options: argparse.Namespace) -> list[str]:
     if options.text:
         return list(options.text)
     try:
-        content = options.file.read_text(encoding="utf-8") if options.file else sys.stdin.read()
+        content = options.file.read_text(encoding="utf-8-sig") if options.file else sys.stdin.read()
     except UnicodeDecodeError as error:
         raise InputError(f"{options.file or 'standard input'} is not UTF-8: {error}. Convert it first.") from error
     # Not splitlines(): that also breaks at form feeds and other characters that a text may hold.

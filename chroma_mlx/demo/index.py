@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import time
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -73,7 +74,9 @@ def open_collection(client: ClientAPI, function: MLXEmbeddingFunction, *, limit:
     model = str(function.get_config()["model_name"])
     # Chroma types this argument for text and images at once, which no function for text alone fits.
     passed = cast(Any, function)
-    name = "ask-python-" + re.sub(r"[^a-z0-9]+", "-", model.lower()).strip("-")[-80:]
+    # A name of Chroma's takes few characters; the checksum tells two folders apart that look alike in them.
+    slug = model if model in KNOWN_MODELS else f"{model[-40:]}-{zlib.crc32(model.encode()):08x}"
+    name = "ask-python-" + re.sub(r"[^a-z0-9.]+", "-", slug.lower()).strip("-.") + (f"-{limit}" if limit else "")
     made_of = {"python": platform.python_version(), "model": model, "limit": limit or 0}
     existing = {collection.name: collection for collection in client.list_collections()}
     if name in existing:
@@ -109,7 +112,7 @@ def fill_collection(collection: Collection, *, limit: int | None) -> Ingest:
 
 def ask(collection: Collection, questions: Sequence[str], *, n_results: int) -> list[list[Answer]]:
     """The best passages for each question, best first."""
-    found = collection.query(query_texts=list(questions), n_results=n_results)
+    found = collection.query(query_texts=list(questions), n_results=min(n_results, collection.count()))
     # What a query includes unless it is told otherwise; the types allow None for each.
     documents, metadatas, distances = found["documents"] or [], found["metadatas"] or [], found["distances"] or []
     return [

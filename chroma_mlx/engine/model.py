@@ -160,7 +160,7 @@ def _load_weights(checkpoint: Checkpoint, device: str) -> tuple[Encoder, Default
             on_cpu = device == "cpu"
             weights = Weights(checkpoint, dtype=dtype, dense=on_cpu, host=on_cpu and sys.platform != "darwin")
             encoder = architecture.Model(config, weights)
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, OSError, ValueError, TypeError) as error:
             raise CorruptCheckpoint(
                 f"The weights in {checkpoint.folder} cannot be read: {error}. Fetch the model again."
             ) from error

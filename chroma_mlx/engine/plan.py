@@ -66,6 +66,7 @@ def _max_tokens(settings: VectorSettings, model: Model) -> int:
     positions = model.checkpoint.config.get("max_position_embeddings") or 2**31
     own = model.checkpoint.max_tokens or (known.max_tokens if known else positions)
     if settings.max_tokens is None:
+        model.tokenizer.check_limit(own)
         return own
     if settings.max_tokens > max(own, positions):
         raise ConfigError(

@@ -100,20 +100,24 @@ def _read_rope(config: Mapping[str, Any]) -> tuple[float, float]:
     kind = scaling.get("rope_type") or scaling.get("type") or "default"
     if kind not in ("default", "linear"):
         raise UnsupportedModel(_refusal(f"rope scaling is {kind!r}, only 'default' and 'linear' are implemented"))
-    theta = scaling.get("rope_theta", config.get("rope_theta", 10_000.0))
-    return float(theta), 1.0 / float(scaling["factor"]) if kind == "linear" else 1.0
+    theta = float(scaling.get("rope_theta", config.get("rope_theta", 10_000.0)))
+    factor = float(scaling["factor"]) if kind == "linear" else 1.0
+    if not (theta > 0 and factor > 0):
+        raise CorruptCheckpoint(f"config.json: rope_theta is {theta} and the factor {factor}. Fetch the model again.")
+    return theta, 1.0 / factor
 
 
 def _read_windows(config: Mapping[str, Any], layers: int) -> tuple[int | None, ...]:
     """A window per layer, as transformers' Qwen3Config derives `layer_types` where it is not given."""
-    window = config.get("sliding_window") if config.get("use_sliding_window") else None
+    given = config.get("sliding_window") if config.get("use_sliding_window") else None
+    window = None if given is None else int(given)
     first = config.get("max_window_layers", 28)
     kinds = config.get("layer_types") or [
         "sliding_attention" if window is not None and layer >= first else "full_attention" for layer in range(layers)
     ]
     if len(kinds) != layers or not set(kinds) <= {"sliding_attention", "full_attention"}:
         raise CorruptCheckpoint(f"config.json: layer_types is {kinds!r} for {layers} layers. Fetch the model again.")
-    if "sliding_attention" in kinds and window is not None and int(window) < 1:
+    if "sliding_attention" in kinds and window is not None and window < 1:
         raise CorruptCheckpoint(f"config.json: sliding_window is {window!r}, not a number of tokens. Fetch it again.")
     return tuple(window if kind == "sliding_attention" else None for kind in kinds)
 

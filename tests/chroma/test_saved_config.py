@@ -231,3 +231,16 @@ def test_functions_are_equal_by_what_determines_their_vectors() -> None:
     assert repr(function) == (
         "MLXEmbeddingFunction(model_name='builtin', normalize=True, on_long_text='truncate', device='cpu')"
     )
+
+
+@pytest.mark.parametrize("config", [None, [], "x", {"x": 1}, {1: 2}], ids=str)
+def test_what_is_no_configuration_is_refused_wherever_one_is_taken(config: Any) -> None:
+    function = MLXEmbeddingFunction("builtin")
+    for take in (
+        MLXEmbeddingFunction.build_from_config,
+        MLXEmbeddingFunction.validate_config,
+        lambda wrong: function.validate_config_update(wrong, function.get_config()),
+        lambda wrong: function.validate_config_update(function.get_config(), wrong),
+    ):
+        with pytest.raises(ConfigError, match="is not valid"):
+            take(config)

@@ -49,10 +49,11 @@ def test_embed_prints_a_line_of_json_a_text_in_order(capsys: pytest.CaptureFixtu
 def test_embed_reads_a_text_a_line_from_standard_input(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sys.stdin", io.StringIO("first\r\n\nform\x0cfeed\n"))
+    source = io.BytesIO("first\r\n\nform\x0cfeed 日\n".encode())
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(source, encoding="latin-1", newline=""))
     assert main(["embed", "--model", "builtin"]) == 0
     texts = [json.loads(line)["text"] for line in capsys.readouterr().out.splitlines()]
-    assert texts == ["first", "", "form\x0cfeed"]
+    assert texts == ["first", "", "form\x0cfeed 日"]
 
 
 def test_embed_writes_an_array_of_queries_at_a_cut_dimension(tmp_path: Path) -> None:

@@ -72,12 +72,24 @@ def test_an_interrupted_run_is_picked_up_where_it_stopped(folder: Path, monkeypa
     assert (again.passages, again.embedded) == (LIMIT, 0)
 
 
-def test_another_limit_replaces_the_collection(folder: Path) -> None:
+def test_another_limit_is_another_collection_so_that_none_is_lost(folder: Path) -> None:
     client = open_client(folder)
     function = MLXEmbeddingFunction("builtin")
     for limit in (5, 7):
         fill_collection(open_collection(client, function, limit=limit, reset=False), limit=limit)
-        assert open_collection(client, function, limit=limit, reset=False).count() == limit
+    assert [open_collection(client, function, limit=limit, reset=False).count() for limit in (5, 7)] == [5, 7]
+
+
+def test_more_results_than_passages_are_all_of_them(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--model=builtin", f"--path={folder}", "--limit=3", f"--results={10**14}", "sort?"]) == 0
+    assert "sort?" in capsys.readouterr().out
+
+
+def test_a_folder_that_chroma_cannot_use_is_explained(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder.mkdir()
+    (folder / "chroma.sqlite3").write_text("junk" * 100, encoding="utf-8")
+    assert run(folder, "sort?") == 1
+    assert "not a database" in capsys.readouterr().err
 
 
 def test_without_the_default_model_the_built_in_one_is_taken_and_the_way_to_the_other_named(
