@@ -206,7 +206,10 @@ class MLXEmbeddingFunction(EmbeddingFunction[Documents]):
 
 def _completed(config: dict[str, Any]) -> dict[str, Any]:
     """A valid configuration with a model; raises ConfigError for any other."""
-    completed = {"model_name": DEFAULT_MODEL, **config} if isinstance(config, dict) else config
+    try:
+        completed = {"model_name": DEFAULT_MODEL, **config}
+    except TypeError:  # no mapping at all, which the validation says in words
+        completed = config
     MLXEmbeddingFunction.validate_config(completed)
     return completed
 
