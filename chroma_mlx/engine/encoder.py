@@ -34,7 +34,7 @@ class Encoder:
 
     def __init__(self, vectors: VectorSettings, machine: MachineSettings) -> None:
         self.vectors, self.machine = vectors, machine
-        # A folder by its absolute path, so that a program which changes its own folder gets the same model.
+        # A folder by its absolute path: "./model" is another model once the program has changed its folder.
         folder = local_folder(vectors.model_name)
         name = vectors.model_name if folder is None else str(folder)
         self.spec = ModelSpec(name, machine.device, machine.cache_path)
@@ -47,8 +47,8 @@ class Encoder:
         """Embeds `texts`: float32, (len(texts), dimension), in their order, every value finite.
 
         With `normalize` every vector has unit length. Equal texts are computed once. Safe from any thread.
-        Raises InputError naming the text, ConfigError when a setting does
-        not fit the model, EngineError when the forward pass gives no usable vector, and what loading raises.
+        Raises InputError naming the text, ConfigError when a setting does not fit the model, EngineError when
+        the forward pass gives no usable vector, and what loading raises.
         """
         texts = check_texts(texts)
         model = self.load()
