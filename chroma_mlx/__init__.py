@@ -11,8 +11,19 @@ it loads no model, and neither MLX nor transformers.
 
 from __future__ import annotations
 
+from .config import EmbeddingConfig
 from .errors import ChromaMLXError
-from .function import MLXEmbeddingFunction
+from .functions import MLXEmbeddingFunction, MockEmbeddingFunction, UserProvidedFunction
+from .router import EmbeddingRouter, Record
 
-__all__ = ["ChromaMLXError", "MLXEmbeddingFunction", "__version__"]
+__all__ = [
+    "ChromaMLXError",
+    "EmbeddingConfig",
+    "EmbeddingRouter",
+    "MLXEmbeddingFunction",
+    "MockEmbeddingFunction",
+    "Record",
+    "UserProvidedFunction",
+    "__version__",
+]
 __version__ = "0.1.0"

@@ -3,7 +3,12 @@
     ChromaMLXError
     ├── ConfigError            an argument or a saved configuration is not allowed      (ValueError)
     ├── InputError             a text cannot be embedded; nothing is returned          (ValueError)
-    │   └── TextTooLong        a text is longer than the limit under on_long_text="error"
+    │   ├── TextTooLong        a text is longer than the limit under on_long_text="error"
+    │   ├── VectorsOnly        text without a vector, where vectors are made elsewhere
+    │   └── RecordError        records of a call are not valid; nothing is written
+    ├── DimensionMismatch      vectors of another width than the collection's          (ValueError)
+    ├── CollectionMismatch     a collection was made with other settings               (ValueError)
+    ├── PartialWrite           the database failed after part of a call was written    (RuntimeError)
     ├── ModelNotFound          no short name, folder or Hub repository of that name    (FileNotFoundError)
     ├── DownloadError          the model is not cached and could not be downloaded     (ConnectionError)
     ├── CheckpointError        a folder is not a checkpoint this engine can run        (ValueError)
@@ -22,13 +27,23 @@ package catches them too.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
 
 class ChromaMLXError(Exception):
     """Base of every error that this package raises on purpose."""
 
 
 class ConfigError(ChromaMLXError, ValueError):
-    """An argument or a saved configuration is not allowed."""
+    """An argument, a configuration file or a saved configuration is not allowed.
+
+    `problems` has a sentence for each thing that is wrong, where there can be several.
+    """
+
+    def __init__(self, message: str, *, problems: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems or (message,)
 
 
 class InputError(ChromaMLXError, ValueError):
@@ -50,6 +65,66 @@ class TextTooLong(InputError):
             index=index,
         )
         self.tokens, self.limit = tokens, limit
+
+
+class VectorsOnly(InputError):
+    """Text came without a vector to a collection whose vectors are made elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordProblem:
+    """What is wrong with one record: its place in the call, its id if it has one, and why, in words."""
+
+    index: int
+    id: str | None
+    reason: str
+
+    def __str__(self) -> str:
+        name = f"Record {self.index}" + ("" if self.id is None else f" (id {self.id!r})")
+        return f"{name}: {self.reason}"
+
+
+class RecordError(InputError):
+    """Records of a call are not valid, so nothing was written. `problems` has every one of them."""
+
+    SHOWN = 5
+
+    def __init__(self, problems: Sequence[RecordProblem], *, total: int) -> None:
+        shown = [str(problem) for problem in problems[: self.SHOWN]]
+        if len(problems) > self.SHOWN:
+            shown.append(f"… and {len(problems) - self.SHOWN:,} more.")
+        lead = "" if len(problems) == 1 else f"{len(problems):,} problems in {total:,} records.\n  "
+        super().__init__(f"{lead}{chr(10).join(shown).replace(chr(10), chr(10) + '  ')} Nothing was written.")
+        self.problems = tuple(problems)
+        self.index, self.id = problems[0].index, problems[0].id
+
+
+class DimensionMismatch(ChromaMLXError, ValueError):
+    """Vectors have another width than those of the collection."""
+
+    def __init__(self, message: str, *, expected: int, got: int) -> None:
+        super().__init__(message)
+        self.expected, self.got = expected, got
+
+
+class CollectionMismatch(ChromaMLXError, ValueError):
+    """A collection was made with other settings. `differences` has (stored, given) by the field's name."""
+
+    def __init__(self, message: str, *, differences: Mapping[str, tuple[object, object]]) -> None:
+        super().__init__(message)
+        self.differences = dict(differences)
+
+
+class PartialWrite(ChromaMLXError, RuntimeError):
+    """The database failed after `written` of `total` records, the first of the call, were stored."""
+
+    def __init__(self, *, written: int, total: int, reason: str) -> None:
+        super().__init__(
+            f"The first {written:,} of {total:,} records were written, then the database failed ({reason}). Nothing "
+            "else was written. Once the database is well, call upsert again with all of them; what is there is "
+            "replaced by the same."
+        )
+        self.written, self.total = written, total
 
 
 class ModelNotFound(ChromaMLXError, FileNotFoundError):
@@ -102,3 +177,7 @@ class MissingPackage(ChromaMLXError, ValueError):
 
 class BLASError(ChromaMLXError, RuntimeError):
     """CHROMA_MLX_BLAS names a library that cannot be used."""
+
+
+class FallbackWarning(UserWarning):
+    """The model is not to be had, and the configuration's `fallback` took its place."""

@@ -1,85 +1,149 @@
-"""What a function is made with: the settings that determine the vectors, and those of this machine."""
+"""What a function is made with: the settings that determine the vectors, and those of this machine.
+
+Each setting says what it allows and what it is for where it is declared; the arguments of the functions, the
+configuration file and its commented template are all checked and written from that.
+"""
 
 from __future__ import annotations
 
+import math
 import os
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from .errors import ConfigError
 from .models.known import DEFAULT_MODEL, find_known
 
-POOLINGS: Final = ("last", "mean", "cls")
-LONG_TEXT: Final = ("truncate", "error")
-DEVICES: Final = ("auto", "gpu", "cpu")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class VectorSettings:
+class Rule:
+    """What a setting allows: a test, and the same in words."""
+
+    accepts: Callable[[Any], bool]
+    allowed: str
+
+
+def setting(default: Any, rule: Rule, purpose: str) -> Any:
+    """A field of a settings class, with the rule for its values and what it is for, in a line."""
+    return field(default=default, metadata={"rule": rule, "purpose": purpose})
+
+
+def rule_of(setting: Field[Any]) -> Rule:
+    """The rule of a field made by `setting`."""
+    rule: Rule = setting.metadata["rule"]
+    return rule
+
+
+def optional(rule: Rule) -> Rule:
+    """The same, or None."""
+    return Rule(accepts=lambda value: value is None or rule.accepts(value), allowed=f"{rule.allowed}, or None")
+
+
+def one_of(*choices: str | None) -> Rule:
+    """One of a few words."""
+    return Rule(
+        accepts=lambda value: isinstance(value, str | None) and value in choices,
+        allowed=" or ".join(repr(choice) for choice in choices),
+    )
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+COUNT: Final = Rule(accepts=_is_count, allowed="a whole number of 1 or more")
+FLAG: Final = Rule(accepts=lambda value: isinstance(value, bool), allowed="True or False")
+MODEL: Final = Rule(
+    accepts=lambda value: _is_text(value) and bool(value.strip()),
+    allowed="a short name, a Hub repository id or a folder",
+)
+INSTRUCTION: Final = Rule(
+    accepts=lambda value: value is None or _is_text(value),
+    allowed="a text, '' for none, or None for the model's own (a text without lone surrogates)",
+)
+MILLISECONDS: Final = Rule(accepts=_is_number, allowed="a number of milliseconds, 0 or more")
+GIGABYTES: Final = Rule(
+    accepts=lambda value: _is_number(value) and value > 0, allowed="a number of gigabytes greater than 0"
+)
+FOLDER: Final = Rule(
+    accepts=lambda value: isinstance(value, os.PathLike) or (_is_text(value) and value != ""), allowed="a folder"
+)
+
+
+class _Checked:
+    """A settings class that refuses, all at once, the values that its rules do not allow."""
+
+    def __post_init__(self) -> None:
+        values = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
+        problems = [
+            f"{name} is {values[name]!r}, which is not allowed. Set it to {allowed}."
+            for name, allowed in find_problems(type(self), values)
+        ]
+        if not problems and (problem := dimension_problem(values)):
+            problems.append(problem)
+        if problems:
+            raise ConfigError(" ".join(problems), problems=tuple(problems))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VectorSettings(_Checked):
     """What determines the vectors; saved with a collection. None is what the model itself declares.
 
     `dimension` and `max_tokens` are counts; `pooling` is "last", "mean" or "cls". An instruction is what is
     put before a text: a prefix, which ends in a colon or white space, is used as it is; anything else is a
     task, and goes into the model's own form where it has one (Qwen3: `Instruct: {task}\\nQuery:`); "" is none.
-    Raises ConfigError for a value that is not allowed.
+    Raises ConfigError, naming every value that is not allowed.
     """
 
-    model_name: str = DEFAULT_MODEL
-    dimension: int | None = None
-    pooling: Literal["last", "mean", "cls"] | None = None
-    normalize: bool = True
-    max_tokens: int | None = None
-    query_instruction: str | None = None
-    document_instruction: str | None = None
-    on_long_text: Literal["truncate", "error"] = "truncate"
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.model_name, str) or not self.model_name.strip():
-            raise _not_allowed("model_name", self.model_name, "a short name, a Hub repository id or a folder")
-        _check_count("dimension", self.dimension, optional=True)
-        _check_choice("pooling", self.pooling, (*POOLINGS, None))
-        _check_flag("normalize", self.normalize)
-        _check_count("max_tokens", self.max_tokens, optional=True)
-        for name in ("query_instruction", "document_instruction"):
-            if not isinstance(getattr(self, name), str | None):
-                raise _not_allowed(name, getattr(self, name), "a text, '' for none, or None for the model's own")
-            if any("\ud800" <= character <= "\udfff" for character in getattr(self, name) or ""):
-                raise _not_allowed(name, getattr(self, name), "a text without lone surrogates")
-        _check_choice("on_long_text", self.on_long_text, LONG_TEXT)
-        known = find_known(self.model_name)
-        if known and self.dimension is not None:
-            check_dimension(self.dimension, self.model_name, known.min_dimension, known.dimension)
+    model_name: str = setting(DEFAULT_MODEL, MODEL, "a short name, a Hub repository id or a folder")
+    dimension: int | None = setting(None, optional(COUNT), "Matryoshka width; null is the model's own")
+    pooling: Literal["last", "mean", "cls"] | None = setting(
+        None, one_of("last", "mean", "cls", None), "last, mean or cls; null is what the checkpoint declares"
+    )
+    normalize: bool = setting(True, FLAG, "scale every vector to unit length")
+    max_tokens: int | None = setting(None, optional(COUNT), "longest text in tokens; null is the checkpoint's own")
+    query_instruction: str | None = setting(None, INSTRUCTION, "before a query; '' is none, null the checkpoint's own")
+    document_instruction: str | None = setting(
+        None, INSTRUCTION, "before a document; '' is none, null the checkpoint's own"
+    )
+    on_long_text: Literal["truncate", "error"] = setting(
+        "truncate", one_of("truncate", "error"), "what happens to a text beyond max_tokens: truncate or error"
+    )
 
     def to_dict(self) -> dict[str, Any]:
         """The fields by name: plain JSON values."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return {each.name: getattr(self, each.name) for each in fields(VectorSettings)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MachineSettings:
+@dataclass(frozen=True, kw_only=True)
+class MachineSettings(_Checked):
     """What belongs to one machine and changes no vector; never saved with a collection.
 
     `batch_size` is texts a forward pass, `batch_tokens` padded tokens a forward pass. `cache_dir` None is
     the Hugging Face cache. `show_progress` None shows a bar on a terminal when work takes long.
+    Raises ConfigError, naming every value that is not allowed.
     """
 
-    batch_size: int = 32
-    batch_tokens: int = 16_384
-    device: Literal["auto", "gpu", "cpu"] = "auto"
-    cache_dir: str | os.PathLike[str] | None = None
-    auto_download: bool = True
-    show_progress: bool | None = None
-
-    def __post_init__(self) -> None:
-        _check_count("batch_size", self.batch_size)
-        _check_count("batch_tokens", self.batch_tokens)
-        _check_choice("device", self.device, DEVICES)
-        if not isinstance(self.cache_dir, str | os.PathLike | None):
-            raise _not_allowed("cache_dir", self.cache_dir, "a folder, or None for the Hugging Face cache")
-        _check_flag("auto_download", self.auto_download)
-        if self.show_progress is not None:
-            _check_flag("show_progress", self.show_progress)
+    batch_size: int = setting(32, COUNT, "most texts in a forward pass")
+    batch_tokens: int = setting(16_384, COUNT, "most tokens in a forward pass, padding included")
+    batch_timeout_ms: float = setting(5, MILLISECONDS, "how long a call waits for others to share a batch with")
+    device: Literal["auto", "gpu", "cpu"] = setting("auto", one_of("auto", "gpu", "cpu"), "auto, gpu or cpu")
+    auto_download: bool = setting(True, FLAG, "fetch a model that is not cached at first use")
+    cache_dir: str | os.PathLike[str] | None = setting(
+        None, optional(FOLDER), "where models are downloaded to; null is the Hugging Face cache"
+    )
+    max_cache_gb: float | None = setting(None, optional(GIGABYTES), "most that downloaded models may take; null: any")
+    show_progress: bool | None = setting(None, optional(FLAG), "a bar for long work; null: on a terminal")
 
     @property
     def cache_path(self) -> Path | None:
@@ -87,31 +151,34 @@ class MachineSettings:
         return None if self.cache_dir is None else Path(self.cache_dir).expanduser()
 
 
+def find_problems(settings: type, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, what it allows) of each value that its rule in the class `settings` refuses."""
+    rules = {each.name: rule_of(each) for each in fields(settings)}
+    return [(name, rules[name].allowed) for name, value in values.items() if not rules[name].accepts(value)]
+
+
+def dimension_problem(values: Mapping[str, Any]) -> str | None:
+    """What is wrong with `dimension` for a model of the table, in words; None when nothing is.
+
+    The other modes than "mlx" take any width: their vectors are no model's of the table.
+    """
+    if values.get("mode", "mlx") != "mlx":
+        return None
+    known = find_known(values["model_name"]) if "model_name" in values else None
+    dimension = values.get("dimension")
+    if known is None or dimension is None or known.min_dimension <= dimension <= known.dimension:
+        return None
+    return _bad_dimension(dimension, values["model_name"], known.min_dimension, known.dimension)
+
+
 def check_dimension(dimension: int, model: str, smallest: int, largest: int) -> None:
     """Raises ConfigError unless the model has a Matryoshka width of `dimension`."""
     if not smallest <= dimension <= largest:
-        raise ConfigError(
-            f"dimension is {dimension}, but {model} gives vectors of {smallest} to {largest} dimensions. "
-            f"Set a dimension in that range, or leave it None for all {largest}."
-        )
+        raise ConfigError(_bad_dimension(dimension, model, smallest, largest))
 
 
-def _check_count(name: str, value: object, *, optional: bool = False) -> None:
-    if value is None and optional:
-        return
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise _not_allowed(name, value, "a whole number of 1 or more" + (", or None" if optional else ""))
-
-
-def _check_choice(name: str, value: object, allowed: tuple[object, ...]) -> None:
-    if not isinstance(value, str | None) or value not in allowed:
-        raise _not_allowed(name, value, " or ".join(repr(choice) for choice in allowed))
-
-
-def _check_flag(name: str, value: object) -> None:
-    if not isinstance(value, bool):
-        raise _not_allowed(name, value, "True or False")
-
-
-def _not_allowed(name: str, value: object, allowed: str) -> ConfigError:
-    return ConfigError(f"{name} is {value!r}, which is not allowed. Set it to {allowed}.")
+def _bad_dimension(dimension: int, model: str, smallest: int, largest: int) -> str:
+    return (
+        f"dimension is {dimension}, but {model} gives vectors of {smallest} to {largest} dimensions. "
+        f"Set a dimension in that range, or leave it None for all {largest}."
+    )

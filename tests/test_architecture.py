@@ -18,10 +18,13 @@ LAYERS: Final = (
     "cli",
     "demo",
     "__init__",
-    "function",
+    "router",
+    "functions",
     "engine",
     "models.architectures",
     "checkpoint",
+    "config",
+    "texts",
     "settings",
     "models.known",  # a table of data, which the settings and the checkpoints read
     "progress",
@@ -106,9 +109,9 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 @pytest.mark.parametrize(
     ("source", "found"),
     [
-        ("from ..function import NAME", "function"),
-        ("def late():\n    from ..function import NAME", "function"),
-        ("if TYPE_CHECKING:\n    from .. import function", "function"),
+        ("from ..functions import NAME", "functions"),
+        ("def late():\n    from ..functions import NAME", "functions"),
+        ("if TYPE_CHECKING:\n    from .. import functions", "functions"),
         ("import chroma_mlx.engine.plan as p", "engine.plan"),
         ("from chroma_mlx import MLXEmbeddingFunction", "__init__"),
         ("from .plan import Kind", "engine.plan"),

@@ -11,9 +11,9 @@ from chromadb.errors import ChromaError
 
 from .. import __version__
 from ..errors import ChromaMLXError
-from . import demo, embed
+from . import config, demo, embed
 
-COMMANDS = (demo, embed)
+COMMANDS = (demo, embed, config)
 
 
 def make_parser() -> argparse.ArgumentParser:

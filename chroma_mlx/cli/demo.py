@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import positive
+from .arguments import add_config, positive
 
 if TYPE_CHECKING:
     from ..demo.index import Answer
@@ -34,6 +34,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--results", type=positive, metavar="N", default=3, help="passages a question (default: 3)")
     parser.add_argument("--path", type=Path, metavar="FOLDER", help="where Chroma keeps the collection")
     parser.add_argument("--reset", action="store_true", help="embed everything again")
+    add_config(parser)
     parser.set_defaults(run=run)
 
 
@@ -41,16 +42,20 @@ def run(options: argparse.Namespace) -> int:
     """Fills the collection where needed, asks, and prints the answers with timings."""
     import platformdirs
 
+    from ..config import resolve
+    from ..config.sources import DEFAULT
     from ..demo.index import ask, choose_model, fill_collection, open_client, open_collection
     from ..demo.questions import DEMO_QUESTIONS
-    from ..function import MLXEmbeddingFunction
+    from ..functions import MLXEmbeddingFunction
 
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a passage may hold what the terminal has no character for
     path = options.path or platformdirs.user_data_path("chroma-mlx") / "demo"
-    choice = choose_model(options.model)
+    effective = resolve(options.config)
+    configured = effective.sources["model_name"] != DEFAULT
+    choice = choose_model(options.model, configured=effective.config.model_name if configured else None)
     print(f"Model: {choice.model_name} ({choice.why})")
-    function = MLXEmbeddingFunction(choice.model_name, show_progress=False)
+    function = MLXEmbeddingFunction(choice.model_name, show_progress=False, config=effective.config)
     started = time.perf_counter()
     function.load()
     load_s = time.perf_counter() - started

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .arguments import positive
+from .arguments import add_config, positive
 
 if TYPE_CHECKING:
     from ..engine.encoder import Vectors
@@ -31,13 +31,13 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--model", metavar="NAME", default=None, help="short name, Hub repository id or folder")
     parser.add_argument("--query", action="store_true", help="embed as queries, with the model's instruction")
     parser.add_argument("--dimension", type=positive, metavar="N", help="width of the vectors (Matryoshka)")
+    add_config(parser)
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Reads, embeds and writes."""
-    from ..function import MLXEmbeddingFunction
-    from ..models.known import DEFAULT_MODEL
+    from ..router import EmbeddingRouter
 
     for stream in (sys.stdin, sys.stdout):
         if isinstance(stream, io.TextIOWrapper):
@@ -45,9 +45,9 @@ def run(options: argparse.Namespace) -> int:
     texts = _read_texts(options)
     if options.output is not None and not options.output.parent.is_dir():
         raise InputError(f"There is no folder {str(options.output.parent)!r} to write to. Make it first.")
-    model_name = DEFAULT_MODEL if options.model is None else options.model
-    function = MLXEmbeddingFunction(model_name, dimension=options.dimension)
-    vectors = function.encode(texts, "query" if options.query else "document")
+    given = {"model_name": options.model, "dimension": options.dimension}
+    router = EmbeddingRouter(options.config, **{key: value for key, value in given.items() if value is not None})
+    vectors = router.embed(texts, "query" if options.query else "document")
     if options.output is not None and options.output.suffix.lower() == ".npy":
         import numpy as np
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import re
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..checkpoint.locate import find_cached
-from ..function import MLXEmbeddingFunction
+from ..functions import MLXEmbeddingFunction
 from ..models.known import DEFAULT_MODEL, KNOWN_MODELS
 from ..progress import progress_bar
 from .corpus import read_passages
@@ -53,10 +54,12 @@ class Answer:
     text: str
 
 
-def choose_model(model_name: str | None) -> Choice:
-    """`model_name` where given, else the default Qwen3 model when it is cached, else the built-in one."""
+def choose_model(model_name: str | None, *, configured: str | None = None) -> Choice:
+    """`model_name` where given, else the configured one, else the default if it is cached, else the built-in."""
     if model_name is not None:
         return Choice(model_name=model_name, why="as asked for by --model")
+    if configured is not None:
+        return Choice(model_name=configured, why="as configured")
     repo_id = KNOWN_MODELS[DEFAULT_MODEL].repo_id
     if repo_id is not None and find_cached(repo_id, None) is not None:
         return Choice(
@@ -77,7 +80,8 @@ def open_collection(client: ClientAPI, function: MLXEmbeddingFunction, *, limit:
     # A name of Chroma's takes few characters; the checksum tells two folders apart that look alike in them.
     slug = model if model in KNOWN_MODELS else f"{model[-40:]}-{zlib.crc32(model.encode()):08x}"
     name = "ask-python-" + re.sub(r"[^a-z0-9.]+", "-", slug.lower()).strip("-.") + (f"-{limit}" if limit else "")
-    made_of = {"python": platform.python_version(), "model": model, "limit": limit or 0}
+    settings = json.dumps(function.get_config())
+    made_of = {"python": platform.python_version(), "settings": settings, "limit": limit or 0}
     existing = {collection.name: collection for collection in client.list_collections()}
     if name in existing:
         metadata = existing[name].metadata or {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -14,11 +15,12 @@ from ..checkpoint.locate import local_folder
 from ..errors import EngineError
 from ..progress import progress_bar
 from ..settings import MachineSettings, VectorSettings
+from ..texts import check_texts
 from .batching import PADDING_TOKENS, plan_batches
 from .mlx_thread import mlx_thread
-from .model import Model, ModelSpec, get_model
+from .model import Model, ModelSpec, find_loaded, get_model
 from .plan import Kind, Plan, make_plan
-from .tokens import TokenIds, check_texts
+from .tokens import TokenIds
 
 Vectors = npt.NDArray[np.float32]
 
@@ -27,6 +29,14 @@ Vectors = npt.NDArray[np.float32]
 WINDOW_TEXTS: Final = 4_096
 # Batches that wait at the MLX thread: one runs, one is ready. More would only make other callers wait.
 BATCHES_AHEAD: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Vectors, (n, dimension) float32, and the tokens that were computed for them, special ones included."""
+
+    vectors: Vectors
+    tokens: int
 
 
 class Encoder:
@@ -43,8 +53,19 @@ class Encoder:
         """The model, loaded if it is not yet. Raises what `get_model` raises."""
         return get_model(self.spec, auto_download=self.machine.auto_download, show_progress=self.machine.show_progress)
 
+    def loaded(self) -> Model | None:
+        """The model if it is in memory."""
+        return find_loaded(self.spec)
+
     def encode(self, texts: Sequence[str], kind: Kind) -> Vectors:
         """Embeds `texts`: float32, (len(texts), dimension), in their order, every value finite.
+
+        As `embed` does, without the count of tokens.
+        """
+        return self.embed(texts, kind).vectors
+
+    def embed(self, texts: Sequence[str], kind: Kind) -> Embedded:
+        """Embeds `texts`: vectors in their order, (len(texts), dimension) float32, every value finite.
 
         With `normalize` every vector has unit length. Equal texts are computed once. Safe from any thread.
         Raises InputError naming the text, ConfigError when a setting does not fit the model, EngineError when
@@ -59,33 +80,35 @@ class Encoder:
             first.setdefault(text, place)
         distinct, places = list(first), list(first.values())
         vectors = np.empty((len(distinct), plan.dimension), dtype=np.float32)
+        tokens = 0
         with progress_bar(len(distinct), self.machine.show_progress) as bar:
-            for indices, raw in self._run(model, plan, distinct, places):
+            for indices, raw, batch_tokens in self._run(model, plan, distinct, places):
                 vectors[indices] = finish(raw, plan.dimension, self.vectors.normalize, [places[i] for i in indices])
+                tokens += batch_tokens
                 bar.update(len(indices))
-        if len(distinct) == len(texts):
-            return vectors
-        row_of = {text: row for row, text in enumerate(distinct)}
-        return vectors[[row_of[text] for text in texts]]
+        if len(distinct) < len(texts):
+            row_of = {text: row for row, text in enumerate(distinct)}
+            vectors = vectors[[row_of[text] for text in texts]]
+        return Embedded(vectors, tokens)
 
     def _run(
         self, model: Model, plan: Plan, texts: list[str], places: list[int]
-    ) -> Iterator[tuple[list[int], Vectors]]:
-        """(indices, raw vectors) of each batch; the next is tokenised and queued while one computes."""
-        running: deque[tuple[list[int], Future[Vectors]]] = deque()
+    ) -> Iterator[tuple[list[int], Vectors, int]]:
+        """(indices, raw vectors, tokens) of each batch; the next is tokenised and queued while one computes."""
+        running: deque[tuple[list[int], Future[Vectors], int]] = deque()
         try:
             for indices, rows in self._batches(model, plan, texts, places):
                 if len(running) >= BATCHES_AHEAD:
-                    done, future = running.popleft()
-                    yield done, future.result()
+                    done, future, tokens = running.popleft()
+                    yield done, future.result(), tokens
                 job = mlx_thread.submit(model.embed, rows, pooling=plan.pooling, skip=plan.skip)
-                running.append((indices, job))
+                running.append((indices, job, sum(map(len, rows))))
             while running:
-                done, future = running.popleft()
-                yield done, future.result()
+                done, future, tokens = running.popleft()
+                yield done, future.result(), tokens
         finally:
             # A caller that left (an error, Ctrl-C) takes its queued work along.
-            for _, future in running:
+            for _, future, _ in running:
                 future.cancel()
 
     def _batches(

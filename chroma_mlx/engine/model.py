@@ -17,7 +17,7 @@ from ..checkpoint import Checkpoint, open_checkpoint, sound_values
 from ..checkpoint.fit import check_fit
 from ..checkpoint.locate import locate
 from ..errors import CheckpointError, CorruptCheckpoint, EngineError
-from ..models.architecture import Defaults, Encoder, find_architecture
+from ..models.architecture import Defaults, Encoder, find_architecture, find_defaults
 from .mlx_thread import mlx_thread
 from .tokens import TokenIds, Tokenizer
 
@@ -36,7 +36,10 @@ class ModelSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model in memory. `dimension` is its full width; `dtype` that of its activations."""
+    """A model in memory. `dimension` is its full width; `dtype` that of its activations.
+
+    `memory_bytes` is what its weights take.
+    """
 
     checkpoint: Checkpoint
     defaults: Defaults
@@ -45,6 +48,7 @@ class Model:
     dimension: int
     device: str
     dtype: str
+    memory_bytes: int
 
     def embed(self, rows: list[TokenIds], *, pooling: str, skip: int) -> npt.NDArray[np.float32]:
         """One forward pass, on the MLX thread. Returns (len(rows), dimension) float32, not normalised.
@@ -108,6 +112,11 @@ def get_model(spec: ModelSpec, *, auto_download: bool, show_progress: bool | Non
     return model
 
 
+def find_loaded(spec: ModelSpec) -> Model | None:
+    """The model of `spec` if it is in memory."""
+    return _models.get(spec)
+
+
 def unload_models() -> None:
     """Frees the memory of every loaded model; each is loaded again when it is next used."""
 
@@ -124,7 +133,8 @@ def unload_models() -> None:
 def load_model(folder: Path, *, device: str = "auto") -> Model:
     """Loads the checkpoint in `folder`; `device` is "auto", "gpu" or "cpu"."""
     checkpoint = open_checkpoint(folder)
-    encoder, defaults, width, device, dtype = mlx_thread.run(_load_weights, checkpoint, device)
+    defaults = find_defaults(checkpoint.config)
+    encoder, width, device, dtype, nbytes = mlx_thread.run(_load_weights, checkpoint, device)
     tokenizer = Tokenizer(checkpoint, defaults.end_token)
     rows = next(info.shape[0] for name, info in checkpoint.tensors.items() if name == "embed_tokens.weight")
     if tokenizer.vocabulary > rows:
@@ -140,11 +150,12 @@ def load_model(folder: Path, *, device: str = "auto") -> Model:
         dimension=width,
         device=device,
         dtype=dtype,
+        memory_bytes=nbytes,
     )
 
 
-def _load_weights(checkpoint: Checkpoint, device: str) -> tuple[Encoder, Defaults, int, str, str]:
-    """On the MLX thread: the encoder, its architecture's defaults, its width, device and dtype."""
+def _load_weights(checkpoint: Checkpoint, device: str) -> tuple[Encoder, int, str, str, int]:
+    """On the MLX thread: the encoder, its width, device and dtype, and the bytes of its weights."""
     import mlx.core as mx
 
     from ..models.weights import Weights
@@ -166,7 +177,7 @@ def _load_weights(checkpoint: Checkpoint, device: str) -> tuple[Encoder, Default
             ) from error
         finally:
             mx.clear_cache()
-    return encoder, architecture.DEFAULTS, config.hidden_size, device, str(dtype).rpartition(".")[2]
+    return encoder, config.hidden_size, device, str(dtype).rpartition(".")[2], weights.nbytes
 
 
 def _choose_device(device: str) -> str:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ..checkpoint import Checkpoint
 from ..errors import ConfigError
+from ..models.architecture import Defaults
 from ..models.known import find_known
 from ..settings import VectorSettings, check_dimension
 from .model import Model
@@ -28,32 +31,56 @@ class Plan:
     dimension: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
+    """What settings mean for a checkpoint: the texts before a query and a document, and what is left of None."""
+
+    prompts: Mapping[Kind, str]
+    pooling: str
+    max_tokens: int
+    dimension: int
+
+
 def make_plan(settings: VectorSettings, model: Model, kind: Kind) -> Plan:
-    """What `settings` mean for `model`: its own declaration where they say None, then the table's.
+    """How texts of `kind` are embedded by `model` under `settings`.
 
     Raises ConfigError when a setting is outside what the model can do.
     """
-    declared = model.checkpoint.declared
-    prompt = _prompt(settings, model, kind)
-    pooling = settings.pooling or declared.pooling or model.defaults.pooling
+    meaning = resolve_settings(settings, model.checkpoint, model.defaults, model.dimension)
+    model.tokenizer.check_limit(meaning.max_tokens)
+    prompt = meaning.prompts[kind]
     # A prompt that is not to be pooled is left out of a mean; the last token is behind it anyway.
-    max_tokens = _max_tokens(settings, model)
-    skip = model.tokenizer.count(prompt) if prompt and not declared.include_prompt else 0
+    skip = model.tokenizer.count(prompt) if prompt and not model.checkpoint.declared.include_prompt else 0
     return Plan(
         prompt=prompt,
-        skip=min(skip, max_tokens - model.tokenizer.closing_tokens),  # a long prompt is cut as a text is
-        pooling=pooling,
-        max_tokens=max_tokens,
-        dimension=_dimension(settings, model),
+        # a long prompt is cut as a text is
+        skip=min(skip, meaning.max_tokens - model.tokenizer.closing_tokens),
+        pooling=meaning.pooling,
+        max_tokens=meaning.max_tokens,
+        dimension=meaning.dimension,
     )
 
 
-def _prompt(settings: VectorSettings, model: Model, kind: Kind) -> str:
-    own = (model.checkpoint.declared.prompts or model.defaults.prompts).get(kind, "")
-    given = settings.query_instruction if kind == "query" else settings.document_instruction
+def resolve_settings(settings: VectorSettings, checkpoint: Checkpoint, defaults: Defaults, width: int) -> Meaning:
+    """What `settings` mean: the checkpoint's own declaration where they say None, then the table's.
+
+    `width` is the checkpoint's full one. Raises ConfigError when a setting is outside what the model can do.
+    """
+    return Meaning(
+        prompts={
+            "query": _prompt(settings.query_instruction, "query", checkpoint, defaults),
+            "document": _prompt(settings.document_instruction, "document", checkpoint, defaults),
+        },
+        pooling=settings.pooling or checkpoint.declared.pooling or defaults.pooling,
+        max_tokens=_max_tokens(settings, checkpoint),
+        dimension=_dimension(settings, width),
+    )
+
+
+def _prompt(given: str | None, kind: Kind, checkpoint: Checkpoint, defaults: Defaults) -> str:
     if given is None:
-        return own
-    template = model.defaults.query_template
+        return (checkpoint.declared.prompts or defaults.prompts).get(kind, "")
+    template = defaults.query_template
     is_task = given != "" and not given.endswith(":") and not given[-1].isspace()
     # A task would run into the text's first word, so it was never meant as a prefix.
     if is_task and template is not None and kind == "query":
@@ -61,25 +88,21 @@ def _prompt(settings: VectorSettings, model: Model, kind: Kind) -> str:
     return given
 
 
-def _max_tokens(settings: VectorSettings, model: Model) -> int:
+def _max_tokens(settings: VectorSettings, checkpoint: Checkpoint) -> int:
     known = find_known(settings.model_name)
-    positions = model.checkpoint.config.get("max_position_embeddings") or 2**31
-    own = model.checkpoint.max_tokens or (known.max_tokens if known else positions)
-    if settings.max_tokens is None:
-        model.tokenizer.check_limit(own)
-        return own
-    if settings.max_tokens > max(own, positions):
+    positions = checkpoint.config.get("max_position_embeddings") or 2**31
+    own = checkpoint.max_tokens or (known.max_tokens if known else positions)
+    if settings.max_tokens is not None and settings.max_tokens > max(own, positions):
         raise ConfigError(
             f"max_tokens is {settings.max_tokens}, but {settings.model_name} has positions for {max(own, positions)} "
             "tokens. Set it to that or less, or leave it None."
         )
-    model.tokenizer.check_limit(settings.max_tokens)
-    return settings.max_tokens
+    return settings.max_tokens or own
 
 
-def _dimension(settings: VectorSettings, model: Model) -> int:
+def _dimension(settings: VectorSettings, width: int) -> int:
     if settings.dimension is None:
-        return model.dimension
+        return width
     known = find_known(settings.model_name)
-    check_dimension(settings.dimension, settings.model_name, known.min_dimension if known else 1, model.dimension)
+    check_dimension(settings.dimension, settings.model_name, known.min_dimension if known else 1, width)
     return settings.dimension

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..checkpoint import Checkpoint
-from ..errors import CheckpointError, ConfigError, CorruptCheckpoint, InputError, TextTooLong
+from ..errors import CheckpointError, ConfigError, CorruptCheckpoint, TextTooLong
 
 TokenIds = npt.NDArray[np.int32]
 
@@ -116,38 +116,3 @@ class Tokenizer:
             self._tokenizer.normalizer = normalizers.Lowercase()
         elif "Lowercase" not in repr(own) and "lowercase=True" not in repr(own):
             self._tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), own])
-
-
-def check_texts(texts: object) -> list[str]:
-    """The texts of a call as a list; raises InputError, naming the first bad one, unless all are text.
-
-    An empty string is text: it gets the vector that the model gives to nothing. A lone surrogate (half of
-    a UTF-16 pair, as a bad decoding leaves it) is not, since it has no UTF-8 form.
-    """
-    if isinstance(texts, np.ndarray) and texts.ndim > 0:
-        texts = list(texts)
-    if isinstance(texts, str | bytes) or not isinstance(texts, Sequence):
-        raise InputError(
-            f"The texts are {'one ' if isinstance(texts, str | bytes) else 'a '}{type(texts).__name__}, not a list of "
-            "str. Pass a list, also for a single text: ['…']."
-        )
-    if len(texts) == 0:
-        raise InputError("There is no text to embed: the list is empty. Pass at least one text.")
-    checked = list(texts)
-    for index, text in enumerate(checked):
-        if not isinstance(text, str):
-            raise InputError(
-                f"Text {index} is {'None' if text is None else f'a {type(text).__name__}'}, not a str. Leave the "
-                "record out, give its text, or pass its vector as an embedding.",
-                index=index,
-            )
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            raise InputError(
-                f"Text {index} holds the lone surrogate {text[error.start]!r} at character {error.start}, which is no "
-                "character and has no UTF-8 form. Decode the source with its right encoding, or clean the text with "
-                "text.encode('utf-8', 'replace').decode().",
-                index=index,
-            ) from error
-    return checked

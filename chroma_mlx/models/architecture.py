@@ -1,7 +1,7 @@
 """What an architecture's file holds, and where each one is found.
 
-An architecture is one module beside this one and one row of ARCHITECTURES. The module has
-    DEFAULTS           what holds where a checkpoint declares nothing
+An architecture is one module beside this one and one row of ARCHITECTURES: its module and what holds where a
+checkpoint declares nothing (here, so that knowing it needs no MLX). The module has
     IGNORABLE          names of tensors that may be there and are not needed
     read_config        config.json to a frozen dataclass; refuses what it would compute wrongly
     parameter_shapes   every tensor the model needs, with its unquantised shape
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 
     from .weights import Weights
 
-# config.json's model_type to the module beside this one.
-ARCHITECTURES: Final = {"qwen3": "qwen3"}
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Defaults:
@@ -40,6 +37,35 @@ class Defaults:
     prompts: Mapping[str, str]
     end_token: str | None
     query_template: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """The module of an architecture, beside this one, and its defaults."""
+
+    module: str
+    defaults: Defaults
+
+
+QWEN3_QUERY: Final = "Instruct: {task}\nQuery:"
+# By config.json's model_type.
+ARCHITECTURES: Final = {
+    "qwen3": Row(
+        "qwen3",
+        Defaults(
+            pooling="last",
+            prompts={
+                "query": QWEN3_QUERY.format(
+                    task="Given a web search query, retrieve relevant passages that answer the query"
+                ),
+                "document": "",
+            },
+            # The model was trained to gather the text at this token, which tokenizer_config's eos_token is not.
+            end_token="<|endoftext|>",
+            query_template=QWEN3_QUERY,
+        ),
+    ),
+}
 
 
 class Config(Protocol):
@@ -60,7 +86,6 @@ class Encoder(Protocol):
 class Architecture(Protocol):
     """The module of an architecture."""
 
-    DEFAULTS: Defaults
     IGNORABLE: re.Pattern[str]
 
     def read_config(self, config: Mapping[str, Any]) -> Config: ...
@@ -68,15 +93,24 @@ class Architecture(Protocol):
     def Model(self, config: Config, weights: Weights) -> Encoder: ...  # noqa: N802 - it is a class there
 
 
+def find_defaults(config: Mapping[str, Any]) -> Defaults:
+    """What holds for config.json's `model_type` where a checkpoint declares nothing. Raises UnsupportedModel."""
+    return _row(config).defaults
+
+
 def find_architecture(config: Mapping[str, Any]) -> Architecture:
     """The module for config.json's `model_type`; raises UnsupportedModel when there is none.
 
     Importing it imports MLX, so this is called on the MLX thread.
     """
+    return cast(Architecture, importlib.import_module(f".{_row(config).module}", __package__))
+
+
+def _row(config: Mapping[str, Any]) -> Row:
     kind = config.get("model_type")
     if not isinstance(kind, str) or kind not in ARCHITECTURES:
         raise UnsupportedModel(
             f"config.json: model_type is {kind!r}, which is not implemented. Implemented are "
             f"{', '.join(sorted(ARCHITECTURES))}. Use a checkpoint of one of these."
         )
-    return cast(Architecture, importlib.import_module(f".{ARCHITECTURES[kind]}", __package__))
+    return ARCHITECTURES[kind]

@@ -18,24 +18,10 @@ from typing import Any, Final
 import mlx.core as mx
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
-from .architecture import Defaults
 from .attention import causal_attention
 from .host import swiglu
 from .weights import Weights
 
-QUERY_TEMPLATE: Final = "Instruct: {task}\nQuery:"
-DEFAULTS: Final = Defaults(
-    pooling="last",
-    prompts={
-        "query": QUERY_TEMPLATE.format(
-            task="Given a web search query, retrieve relevant passages that answer the query"
-        ),
-        "document": "",
-    },
-    # The model was trained to gather the text at this token, which tokenizer_config's eos_token is not.
-    end_token="<|endoftext|>",
-    query_template=QUERY_TEMPLATE,
-)
 # The logits' matrix, and rotary tables that old checkpoints carry.
 IGNORABLE: Final = re.compile(r"(.*\.)?lm_head\..*|.*rotary_emb\.inv_freq")
 

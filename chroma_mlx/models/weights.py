@@ -103,6 +103,8 @@ class Weights:
     def __init__(self, checkpoint: Checkpoint, *, dtype: mx.Dtype, dense: bool, host: bool) -> None:
         self.dtype, self.dense, self.host = dtype, dense, host
         self._quantization = checkpoint.quantization
+        # What the taken tensors hold in memory.
+        self.nbytes = 0
         prefix = checkpoint.prefix
         self._tensors: dict[str, mx.array] = {}
         for file in checkpoint.files:
@@ -114,7 +116,7 @@ class Weights:
     def vector(self, name: str) -> mx.array:
         """A tensor as it is, in the dtype of the activations."""
         array = self._tensors.pop(name).astype(self.dtype)
-        mx.eval(array)
+        self._settle([array])
         return array
 
     def linear(self, path: str, *, bias: bool = False) -> Linear:
@@ -131,14 +133,18 @@ class Weights:
             layer = Matrix(unpack(weight, scales, biases, packing).astype(self.dtype), offset)
         else:
             layer = Matrix(weight.astype(self.dtype), offset)
-        mx.eval([array for array in vars(layer).values() if isinstance(array, mx.array)])
+        self._settle([array for array in vars(layer).values() if isinstance(array, mx.array) and array is not offset])
         return layer
 
     def embedding(self, path: str) -> Embedding:
         """The table of token embeddings."""
         weight, scales, biases, packing = self._take(path)
-        mx.eval([array for array in (weight, scales, biases) if array is not None])
+        self._settle([array for array in (weight, scales, biases) if array is not None])
         return Embedding(weight, scales, biases, packing, self.dtype)
+
+    def _settle(self, arrays: list[mx.array]) -> None:
+        mx.eval(arrays)
+        self.nbytes += sum(array.nbytes for array in arrays)
 
     def _take(self, path: str) -> tuple[mx.array, mx.array | None, mx.array | None, Packing | None]:
         weight = self._tensors.pop(f"{path}.weight")

@@ -54,7 +54,7 @@ def test_threads_that_come_first_load_the_model_once(monkeypatch: pytest.MonkeyP
     def work(function: MLXEmbeddingFunction) -> models.Model:
         together.wait(timeout=60)
         function(["a text"])
-        return function._encoder().load()
+        return function.encoder().load()
 
     with ThreadPoolExecutor(THREADS) as pool:
         loaded = list(pool.map(work, functions))

@@ -16,7 +16,7 @@ from hypothesis import given
 
 from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.errors import ConfigError
-from chroma_mlx.function import _validator
+from chroma_mlx.functions.saved import validator
 
 MACHINE = {"batch_size", "batch_tokens", "device", "cache_dir", "auto_download", "show_progress"}
 VECTORS = {
@@ -96,13 +96,13 @@ def test_the_saved_config_has_what_determines_vectors_and_nothing_of_the_machine
 def test_every_argument_belongs_to_the_vectors_or_to_the_machine() -> None:
     arguments = set(inspect.signature(MLXEmbeddingFunction).parameters)
 
-    assert arguments == VECTORS | MACHINE
+    assert arguments == VECTORS | MACHINE | {"config"}
     assert set(MLXEmbeddingFunction().get_config()) == VECTORS
-    assert set(_validator().schema["properties"]) == VECTORS
+    assert set(validator("chroma_mlx").schema["properties"]) == VECTORS
 
 
 def test_the_schema_is_draft_7_in_the_form_of_chromas_own() -> None:
-    schema = _validator().schema
+    schema = validator("chroma_mlx").schema
     theirs = load_schema_of_chroma("sentence_transformer")
 
     jsonschema.Draft7Validator.check_schema(schema)

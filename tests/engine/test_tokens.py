@@ -11,8 +11,9 @@ from small import CHECKPOINTS, END, make_tokenizer, write_checkpoint
 from tokenizers import Tokenizer as Backend
 
 from chroma_mlx.checkpoint import open_checkpoint
-from chroma_mlx.engine.tokens import Tokenizer, check_texts
+from chroma_mlx.engine.tokens import Tokenizer
 from chroma_mlx.errors import CheckpointError, ConfigError, CorruptCheckpoint, InputError, TextTooLong
+from chroma_mlx.texts import check_texts
 
 
 def build(folder: Path, *, end_token: str | None = END, **changes: Any) -> Tokenizer:

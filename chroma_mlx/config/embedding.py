@@ -1,0 +1,127 @@
+"""`EmbeddingConfig`: every setting in one frozen object, and how the one in force is found."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final, Literal, TypeAlias
+
+import yaml
+
+from ..settings import MachineSettings, Rule, VectorSettings, dimension_problem, one_of, rule_of, setting
+from .sources import DEFAULT, SECTION, Sourced, gather, raise_all, read_section
+
+Mode: TypeAlias = Literal["mlx", "user_provided", "mock"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingConfig(VectorSettings, MachineSettings):
+    """How text becomes vectors, as the section `embedding` of a file has it.
+
+    `mode` says who makes the vectors: the MLX engine, the user, or a hash of the text, for tests. `fallback`
+    is what happens on a machine where the model is not to be had: "none" is an error, "mock" are mock
+    vectors, with a warning. The rest are the settings of the vectors and of the machine.
+    Raises ConfigError, naming every value that is not allowed.
+    """
+
+    mode: Mode = setting(
+        "mlx", one_of("mlx", "user_provided", "mock"), "who makes the vectors: mlx, user_provided or mock"
+    )
+    fallback: Literal["none", "mock"] = setting(
+        "none", one_of("none", "mock"), "where the model is not to be had: none is an error; mock, with a warning"
+    )
+
+    @property
+    def vectors(self) -> VectorSettings:
+        """The part that determines the vectors."""
+        return VectorSettings(**self._part(VectorSettings))
+
+    @property
+    def machine(self) -> MachineSettings:
+        """The part that belongs to the machine."""
+        return MachineSettings(**self._part(MachineSettings))
+
+    @classmethod
+    def from_yaml(cls, path: str | os.PathLike[str] | None = None) -> EmbeddingConfig:
+        """The configuration of a file, with CHROMA_MLX_<KEY> of the environment above it.
+
+        Without `path`, of the file in force: the one that CHROMA_MLX_CONFIG names, ./embedding_config.yaml,
+        or the user's own; of none, the defaults. Raises ConfigError with every problem at once.
+        """
+        return resolve(path).config
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> EmbeddingConfig:
+        """The configuration of a table `{"embedding": {…}}`, defaults for keys left out.
+
+        Raises ConfigError with every problem at once.
+        """
+        problems: list[str] = []
+        values = read_section(data, RULES, "configuration", problems)
+        if not problems and (problem := dimension_problem({**DEFAULTS, **values})):
+            problems.append(f"configuration: {problem}")
+        raise_all(problems)
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """`{"embedding": {…}}` with every key: plain values, which `from_dict` takes."""
+        values = {key: getattr(self, key) for key in RULES}
+        if isinstance(self.cache_dir, os.PathLike):
+            values["cache_dir"] = os.fspath(self.cache_dir)
+        return {SECTION: values}
+
+    def to_yaml(self) -> str:
+        """The text of a configuration file with every key, which `from_yaml` reads."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+
+    def _part(self, settings: type[VectorSettings] | type[MachineSettings]) -> dict[str, Any]:
+        return {each.name: getattr(self, each.name) for each in fields(settings)}
+
+
+ConfigSource: TypeAlias = EmbeddingConfig | str | os.PathLike[str] | None
+
+_FIELDS: Final = {each.name: each for each in fields(EmbeddingConfig)}
+# In the order of the file: who makes the vectors, which, and where.
+_ORDER: Final = (
+    "mode",
+    *(f.name for f in fields(VectorSettings)),
+    *(f.name for f in fields(MachineSettings)),
+    "fallback",
+)
+RULES: Final[dict[str, Rule]] = {name: rule_of(_FIELDS[name]) for name in _ORDER}
+PURPOSES: Final[dict[str, str]] = {name: _FIELDS[name].metadata["purpose"] for name in _ORDER}
+DEFAULTS: Final[dict[str, Any]] = {name: _FIELDS[name].default for name in _ORDER}
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """The configuration in force and, by key, where each value came from."""
+
+    config: EmbeddingConfig
+    sources: Mapping[str, str]
+
+
+def resolve(source: ConfigSource = None, arguments: Mapping[str, Any] | None = None) -> Effective:
+    """The configuration in force: `arguments`, over a configuration object or the files and the environment.
+
+    `source` is an EmbeddingConfig, the path of a file, or None to look for one. Raises ConfigError.
+    """
+    if isinstance(source, EmbeddingConfig):
+        values = {key: Sourced(getattr(source, key), "configuration object") for key in RULES}
+    else:
+        values = {key: Sourced(value, DEFAULT) for key, value in DEFAULTS.items()} | gather(source, RULES)
+    values |= {key: Sourced(value, "argument") for key, value in (arguments or {}).items()}
+    plain = {key: sourced.value for key, sourced in values.items()}
+    if values["dimension"].source != "argument" and (problem := dimension_problem(plain)):
+        raise_all([f"{values['dimension'].source}: {problem}"])
+    return Effective(EmbeddingConfig(**plain), {key: sourced.source for key, sourced in values.items()})
+
+
+def commented_yaml() -> str:
+    """A configuration file of every key at its default, each with what it is for."""
+    lines = ["# The configuration of chroma-mlx. A key left out has the value shown here.", f"{SECTION}:"]
+    for key, value in DEFAULTS.items():
+        entry = yaml.safe_dump({key: value}).strip()
+        lines.append(f"  {entry:<32} # {PURPOSES[key]}")
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,186 @@
+"""Thin wrappers over Chroma's collections: records in, typed results out, everything else Chroma's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from .querying import query
+from .record import RecordLike
+from .report import WriteResult
+from .results import Hits
+from .steps import run, run_async
+from .target import FINGERPRINT_KEY, Target
+from .writing import write
+
+
+class _Routed:
+    """What both wrappers share: the collection itself, and all of it that is not replaced."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    @property
+    def chroma(self) -> Any:
+        """Chroma's own collection, with its own `add`, `upsert`, `update` and `query`."""
+        return self._target.chroma
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # while a copy or a pickle is made there is no target yet
+            raise AttributeError(name)
+        return getattr(self._target.chroma, name)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(name={self._target.name!r}, function={self._target.embedder.function!r})"
+
+    def _kept(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Arguments of `modify` with the fingerprint among the new metadata, which replace all of the old."""
+        metadata = arguments.get("metadata")
+        stored = (self._target.chroma.metadata or {}).get(FINGERPRINT_KEY)
+        if metadata is None or stored is None:
+            return dict(arguments)
+        return {**arguments, "metadata": {FINGERPRINT_KEY: stored, **metadata}}
+
+
+class RoutedCollection(_Routed):
+    """A Chroma collection that takes records with text, vectors or both, checked before anything is written.
+
+    `upsert`, `add`, `update` and `query` are the router's; every other attribute is Chroma's own, and
+    `chroma` is the collection itself.
+
+    A record is a Record or a dict with the keys id, text, vector, metadata, uri. Only what has no vector is
+    embedded, all of it in one batch. Either the whole call is valid or nothing is written: RecordError names
+    every bad record by its place and id, DimensionMismatch a configuration of another width. Only when the
+    database itself fails midway is a part written; PartialWrite says how much.
+    """
+
+    def upsert(self, records: Iterable[RecordLike]) -> WriteResult:
+        """Adds the records, and replaces those whose id is there already.
+
+        As Chroma has it, a replaced record keeps the text, the uri and the metadata keys that are not given.
+        """
+        return run(write(self._target, "upsert", records))
+
+    def add(self, records: Iterable[RecordLike]) -> WriteResult:
+        """Adds the records; one whose id is there already is an error (Chroma's own `add` ignores it in silence)."""
+        return run(write(self._target, "add", records))
+
+    def update(self, records: Iterable[RecordLike]) -> WriteResult:
+        """Changes records; an id that is not there is an error (Chroma's own `update` ignores it in silence).
+
+        What is not given stays as it is; a new text without a vector is embedded. A metadata value of None
+        takes the key away.
+        """
+        return run(write(self._target, "update", records))
+
+    def query(
+        self,
+        text: str | None = None,
+        *,
+        vector: npt.ArrayLike | None = None,
+        n_results: int = 10,
+        where: Mapping[str, Any] | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        ids: Sequence[str] | None = None,
+        include_vectors: bool = False,
+    ) -> Hits:
+        """The `n_results` records nearest to a text or a vector, best first.
+
+        `where`, `where_document` and `ids` narrow the search as they do in Chroma. Raises InputError,
+        DimensionMismatch, VectorsOnly for text in mode 'user_provided', and what loading a model raises.
+        """
+        texts, vectors = None if text is None else [text], None if vector is None else [vector]
+        [hits] = self.query_batch(
+            texts,
+            vectors=vectors,
+            n_results=n_results,
+            where=where,
+            where_document=where_document,
+            ids=ids,
+            include_vectors=include_vectors,
+        )
+        return hits
+
+    def query_batch(
+        self,
+        texts: Sequence[str] | None = None,
+        *,
+        vectors: Sequence[npt.ArrayLike] | None = None,
+        n_results: int = 10,
+        where: Mapping[str, Any] | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        ids: Sequence[str] | None = None,
+        include_vectors: bool = False,
+    ) -> list[Hits]:
+        """As `query`, for many texts or vectors at once: one Hits each, in their order."""
+        filters = {"where": where, "where_document": where_document, "ids": None if ids is None else list(ids)}
+        return run(
+            query(self._target, texts, vectors, n_results=n_results, include_vectors=include_vectors, filters=filters)
+        )
+
+    def modify(self, **arguments: Any) -> None:
+        """Chroma's own `modify`; new metadata replaces the old, but for the fingerprint of the vectors."""
+        self._target.chroma.modify(**self._kept(arguments))
+
+
+class AsyncRoutedCollection(_Routed):
+    """RoutedCollection for AsyncHttpClient: its calls are awaited, and embedding does not block the event loop."""
+
+    async def upsert(self, records: Iterable[RecordLike]) -> WriteResult:
+        """See RoutedCollection."""
+        return await run_async(write(self._target, "upsert", records))
+
+    async def add(self, records: Iterable[RecordLike]) -> WriteResult:
+        """See RoutedCollection."""
+        return await run_async(write(self._target, "add", records))
+
+    async def update(self, records: Iterable[RecordLike]) -> WriteResult:
+        """See RoutedCollection."""
+        return await run_async(write(self._target, "update", records))
+
+    async def query(
+        self,
+        text: str | None = None,
+        *,
+        vector: npt.ArrayLike | None = None,
+        n_results: int = 10,
+        where: Mapping[str, Any] | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        ids: Sequence[str] | None = None,
+        include_vectors: bool = False,
+    ) -> Hits:
+        """See RoutedCollection."""
+        texts, vectors = None if text is None else [text], None if vector is None else [vector]
+        [hits] = await self.query_batch(
+            texts,
+            vectors=vectors,
+            n_results=n_results,
+            where=where,
+            where_document=where_document,
+            ids=ids,
+            include_vectors=include_vectors,
+        )
+        return hits
+
+    async def query_batch(
+        self,
+        texts: Sequence[str] | None = None,
+        *,
+        vectors: Sequence[npt.ArrayLike] | None = None,
+        n_results: int = 10,
+        where: Mapping[str, Any] | None = None,
+        where_document: Mapping[str, Any] | None = None,
+        ids: Sequence[str] | None = None,
+        include_vectors: bool = False,
+    ) -> list[Hits]:
+        """See RoutedCollection."""
+        filters = {"where": where, "where_document": where_document, "ids": None if ids is None else list(ids)}
+        return await run_async(
+            query(self._target, texts, vectors, n_results=n_results, include_vectors=include_vectors, filters=filters)
+        )
+
+    async def modify(self, **arguments: Any) -> None:
+        """See RoutedCollection."""
+        await self._target.chroma.modify(**self._kept(arguments))

@@ -1,0 +1,278 @@
+"""Who makes the vectors in each mode, behind one interface."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from ..config import EmbeddingConfig
+from ..errors import ConfigError, DownloadError, EngineError, InputError, MissingPackage, VectorsOnly
+from ..functions import MLXEmbeddingFunction, MockEmbeddingFunction, UserProvidedFunction
+from ..functions.saved import SavedFunction
+from ..models.known import find_known
+from ..texts import check_texts
+from .report import ModelInfo
+from .vectors import read_vector
+
+if TYPE_CHECKING:
+    from ..checkpoint import Checkpoint
+    from ..engine.encoder import Embedded
+    from ..engine.fingerprint import Fingerprint
+    from ..engine.plan import Kind
+
+# Texts to vectors, (n, dimension), in their order.
+QueryFunction: TypeAlias = Callable[[list[str]], npt.ArrayLike]
+PROBE = "Is anybody there?"
+
+
+class Embedder(Protocol):
+    """What the router asks of a mode."""
+
+    @property
+    def function(self) -> SavedFunction:
+        """What Chroma takes, and saves with a collection."""
+
+    @property
+    def embeds_documents(self) -> bool:
+        """Whether a text without a vector gets one."""
+
+    @property
+    def normalized(self) -> bool:
+        """Whether vectors are meant to be of unit length."""
+
+    def embed(self, texts: Sequence[str], kind: Kind) -> Embedded:
+        """The vectors of `texts`, and the tokens computed for them."""
+
+    def width(self) -> int | None:
+        """The width of the vectors, as far as it is known without loading or fetching anything."""
+
+    def fingerprint(self, *, load: bool) -> Fingerprint | None:
+        """What makes the vectors. Without `load`, None where the model is not on this disk."""
+
+    def info(self) -> ModelInfo:
+        """What is known of the model; loads nothing."""
+
+    def probe(self) -> str:
+        """Embeds a text and says so in words; raises what that raises. Fetches nothing."""
+
+
+class MLXEmbedder:
+    """Mode `mlx`: the engine."""
+
+    embeds_documents = True
+
+    def __init__(self, config: EmbeddingConfig) -> None:
+        self.config, self.normalized = config, config.normalize
+        self.function = MLXEmbeddingFunction(config=config)
+        self._encoder = self.function.encoder()
+
+    def embed(self, texts: Sequence[str], kind: Kind) -> Embedded:
+        """See Embedder. Raises what the function raises."""
+        return self._encoder.embed(texts, kind)
+
+    def width(self) -> int | None:
+        """The dimension asked for, else the table's, else that of the checkpoint on this disk."""
+        known = find_known(self.config.model_name)
+        if self.config.dimension is not None or known is not None:
+            return self.config.dimension or (known.dimension if known else None)
+        fingerprint = self.fingerprint(load=False)
+        return fingerprint.dimension if fingerprint else None
+
+    def checkpoint(self, *, fetch: bool = False) -> Checkpoint | None:
+        """The model's files: those of the loaded one, else on this disk, else with `fetch` fetched, else None.
+
+        Raises ModelNotFound, CheckpointError, and with `fetch` DownloadError.
+        """
+        from ..checkpoint import open_checkpoint
+        from ..checkpoint.locate import locate
+
+        loaded = self._encoder.loaded()
+        if loaded is not None:
+            return loaded.checkpoint
+        machine = self.config.machine
+        try:
+            folder = locate(
+                self._encoder.spec.model_name,
+                cache_path=machine.cache_path,
+                auto_download=fetch and machine.auto_download,
+                show_progress=machine.show_progress,
+            )
+        except DownloadError:
+            if fetch:
+                raise
+            return None
+        return open_checkpoint(folder)
+
+    def fingerprint(self, *, load: bool) -> Fingerprint | None:
+        """See Embedder."""
+        from ..engine.fingerprint import make_fingerprint
+
+        checkpoint = self._encoder.load().checkpoint if load else self.checkpoint()
+        return None if checkpoint is None else make_fingerprint(self.config.vectors, checkpoint)
+
+    def fetch(self) -> None:
+        """Makes sure that MLX and the model are here. Raises MissingPackage, DownloadError, ModelNotFound."""
+        if importlib.util.find_spec("mlx") is None:
+            raise MissingPackage("mlx", "mlx" if sys.platform == "darwin" else "'mlx[cpu]'")
+        self.checkpoint(fetch=True)
+
+    def info(self) -> ModelInfo:
+        """See Embedder."""
+        loaded, fingerprint = self._encoder.loaded(), self.fingerprint(load=False)
+        return ModelInfo(
+            mode="mlx",
+            name=self.config.model_name,
+            dimension=fingerprint.dimension if fingerprint else self.width(),
+            max_tokens=fingerprint.max_tokens if fingerprint else self._stated_max_tokens(),
+            device=loaded.device if loaded else None,
+            quantization=fingerprint.quantization if fingerprint else None,
+            memory_bytes=loaded.memory_bytes if loaded else None,
+            loaded=loaded is not None,
+        )
+
+    def _stated_max_tokens(self) -> int | None:
+        known = find_known(self.config.model_name)
+        return self.config.max_tokens or (known.max_tokens if known else None)
+
+    def probe(self) -> str:
+        """See Embedder."""
+        if self.checkpoint() is None:
+            raise DownloadError(
+                f"The model {self.config.model_name!r} is not in the cache, and a health check fetches nothing. Fetch "
+                "it with `router.load()`."
+            )
+        self.embed([PROBE], "query")
+        return f"{self.config.model_name} embedded a text"
+
+
+class MockEmbedder:
+    """Mode `mock`: a hash of the text's words."""
+
+    embeds_documents = True
+    normalized = True
+
+    def __init__(self, config: EmbeddingConfig) -> None:
+        known = find_known(config.model_name)
+        dimension = config.dimension or (known.dimension if known else _width_on_disk(config))
+        if dimension is None:
+            raise ConfigError(
+                f"Mode 'mock' makes vectors as wide as those of {config.model_name!r}, which is not in the table of "
+                "models and not on this disk. Set `dimension`."
+            )
+        self.function = MockEmbeddingFunction(dimension)
+
+    def embed(self, texts: Sequence[str], kind: Kind) -> Embedded:
+        """See Embedder. No token is computed."""
+        from ..engine.encoder import Embedded
+
+        return Embedded(self.function.encode(texts), 0)
+
+    def width(self) -> int:
+        """See Embedder."""
+        return self.function.dimension
+
+    def fingerprint(self, *, load: bool) -> None:
+        """None: the function's saved configuration says it all."""
+
+    def info(self) -> ModelInfo:
+        """See Embedder."""
+        return _info_without_model("mock", self.function.name(), self.function.dimension)
+
+    def probe(self) -> str:
+        """See Embedder."""
+        self.function([PROBE])
+        return "mock vectors, for tests: no model is used"
+
+
+class UserProvidedEmbedder:
+    """Mode `user_provided`: vectors are made elsewhere; queries by `query_function`, where one is given."""
+
+    embeds_documents = False
+
+    def __init__(self, config: EmbeddingConfig, query_function: QueryFunction | None) -> None:
+        self.config, self.query_function = config, query_function
+        self.normalized = config.normalize
+        self.function = UserProvidedFunction()
+
+    def embed(self, texts: Sequence[str], kind: Kind) -> Embedded:
+        """Queries through `query_function`. Raises VectorsOnly without one, and for documents."""
+        from ..engine.encoder import Embedded
+
+        texts = check_texts(texts)
+        if kind == "document" or self.query_function is None:
+            raise VectorsOnly(
+                "Mode 'user_provided' embeds no text. Pass the vector: "
+                + (
+                    "query(vector=…), made by the model that made the stored vectors; or give the router that model: "
+                    "EmbeddingRouter(…, query_function=function)."
+                    if kind == "query"
+                    else '{"id": …, "text": …, "vector": …}.'
+                )
+            )
+        made = list(np.asarray(self.query_function(list(texts))))
+        if len(made) != len(texts):
+            raise EngineError(
+                f"query_function returned {len(made)} vectors for {len(texts)} texts. It must return one for each, in "
+                "their order."
+            )
+        try:
+            return Embedded(np.stack([read_vector(vector) for vector in made]), 0)
+        except ValueError as error:
+            raise EngineError(f"query_function returned no vectors: one {error}.") from error
+
+    def width(self) -> int | None:
+        """The dimension asked for; else whatever the first vector has."""
+        return self.config.dimension
+
+    def fingerprint(self, *, load: bool) -> None:
+        """None: what made the vectors is not known here."""
+
+    def info(self) -> ModelInfo:
+        """See Embedder."""
+        return _info_without_model("user_provided", self.function.name(), self.config.dimension)
+
+    def probe(self) -> str:
+        """See Embedder."""
+        if self.query_function is None:
+            return "vectors are made elsewhere: no model is used"
+        self.embed([PROBE], "query")
+        return "vectors are made elsewhere; query_function embedded a text"
+
+
+def _info_without_model(mode: str, name: str, dimension: int | None) -> ModelInfo:
+    return ModelInfo(
+        mode=mode,
+        name=name,
+        dimension=dimension,
+        max_tokens=None,
+        device=None,
+        quantization=None,
+        memory_bytes=None,
+        loaded=False,
+    )
+
+
+def _width_on_disk(config: EmbeddingConfig) -> int | None:
+    from ..checkpoint import open_checkpoint
+    from ..checkpoint.locate import local_folder
+
+    folder = local_folder(config.model_name)
+    hidden: Any = open_checkpoint(folder).config.get("hidden_size") if folder else None
+    return hidden if isinstance(hidden, int) else None
+
+
+def check_query_vectors(vectors: Sequence[npt.NDArray[np.float32]]) -> None:
+    """Raises InputError for a query vector that is not finite or has no direction."""
+    for place, vector in enumerate(vectors):
+        length = float(np.linalg.norm(vector.astype(np.float64)))
+        if not 0.0 < length < float("inf"):
+            raise InputError(
+                f"Query vector {place} is {'zero' if length == 0.0 else 'not finite'}, so nothing is near it. Make it "
+                "again.",
+                index=place,
+            )

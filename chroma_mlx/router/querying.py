@@ -1,0 +1,77 @@
+"""A query: by texts or by vectors, checked against the collection before any model runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from ..errors import DimensionMismatch, InputError
+from ..texts import check_texts
+from .embedders import check_query_vectors
+from .results import Hits, read_results
+from .steps import Call, Steps
+from .target import Target
+from .vectors import read_vector
+
+INCLUDE = ("documents", "metadatas", "distances", "uris")
+
+
+def query(
+    target: Target,
+    texts: Sequence[str] | None,
+    vectors: Sequence[npt.ArrayLike] | None,
+    *,
+    n_results: int,
+    include_vectors: bool,
+    filters: Mapping[str, Any],
+) -> Steps[list[Hits]]:
+    """The nearest records of each text or vector; see the methods of RoutedCollection."""
+    started = time.perf_counter()
+    if (texts is None) == (vectors is None):
+        raise InputError("A query needs a text or a vector, and one of them alone. Pass query('…') or query(vector=…).")
+    if isinstance(n_results, bool) or not isinstance(n_results, int) or n_results < 1:
+        raise InputError(f"n_results is {n_results!r}. Pass a whole number of 1 or more.")
+    tokens = 0
+    if texts is not None:
+        texts = check_texts(texts)
+        yield from _check_width(target, target.embedder.width(), "this configuration makes")
+        if target.embedder.embeds_documents:
+            yield from target.settle(write=False)
+        embedded = yield Call(target.embedder.embed, {"texts": texts, "kind": "query"}, computes=True)
+        rows, tokens = list(embedded.vectors), embedded.tokens
+    else:
+        rows = _read_vectors(vectors or ())
+    check_query_vectors(rows)
+    for row in rows:
+        yield from _check_width(target, row.size, "the query's vector is one of")
+    include = [*INCLUDE, "embeddings"] if include_vectors else list(INCLUDE)
+    arguments = {"query_embeddings": rows, "n_results": n_results, "include": include, **filters}
+    found = yield Call(target.chroma.query, arguments)
+    target.usage.add(queries=len(rows), tokens=tokens, milliseconds=(time.perf_counter() - started) * 1000)
+    return read_results(found, target.space)
+
+
+def _read_vectors(vectors: Sequence[npt.ArrayLike]) -> list[Any]:
+    if len(vectors) == 0:
+        raise InputError("There is no vector to query by: the list is empty. Pass at least one.")
+    rows = []
+    for place, vector in enumerate(vectors):
+        try:
+            rows.append(read_vector(vector))
+        except ValueError as error:
+            raise InputError(f"Query vector {place} {error}.", index=place) from error
+    return rows
+
+
+def _check_width(target: Target, width: int | None, whose: str) -> Steps[None]:
+    stored = yield from target.find_width()
+    if stored is not None and width is not None and stored != width:
+        raise DimensionMismatch(
+            f"Collection {target.name!r} stores {stored}-d vectors, but {whose} {width} dimensions. Query it with the "
+            "model that made its vectors.",
+            expected=stored,
+            got=width,
+        )
