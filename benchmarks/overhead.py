@@ -27,7 +27,7 @@ def of_model(model: str, count: int, rounds: int) -> dict[str, Any]:
     from chroma_mlx.engine.plan import make_plan
 
     function = MLXEmbeddingFunction(model, show_progress=False)
-    encoder = function._encoder()
+    encoder = function.encoder()
     texts = _texts(model, count)
     loaded = encoder.load()
     plan = make_plan(encoder.vectors, loaded, "document")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import demo
 import overhead
+import router
 import start
 import throughput
 from common import in_child, machine
 
-SECTIONS = {"throughput": throughput, "overhead": overhead, "start": start, "demo": demo}
+SECTIONS = {"throughput": throughput, "overhead": overhead, "router": router, "start": start, "demo": demo}
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     results: dict[str, object] = {"machine": machine(), "quick": options.quick}
     print(_machine_line(machine()), flush=True)
     with tempfile.TemporaryDirectory(prefix="chroma-mlx-benchmark-") as folder:
-        if set(options.only) - {"demo"}:
+        if set(options.only) - {"demo", "router"}:
             in_child("shape.write_checkpoint", folder=folder)
         for name in options.only:
             began = time.perf_counter()

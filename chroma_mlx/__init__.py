@@ -5,16 +5,20 @@
 
     collection = chromadb.PersistentClient("data").create_collection("notes", embedding_function=MLXEmbeddingFunction())
 
-Importing this package registers the embedding function with Chroma, so that `get_collection` rebuilds it;
+Importing this package registers its embedding functions with Chroma, so that `get_collection` rebuilds them;
 it loads no model, and neither MLX nor transformers.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from .config import EmbeddingConfig
 from .errors import ChromaMLXError
 from .functions import MLXEmbeddingFunction, MockEmbeddingFunction, UserProvidedFunction
-from .router import EmbeddingRouter, Record
+
+if TYPE_CHECKING:
+    from .router import EmbeddingRouter, Record
 
 __all__ = [
     "ChromaMLXError",
@@ -27,3 +31,12 @@ __all__ = [
     "__version__",
 ]
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    """The router, imported when it is first asked for: a program that only embeds needs none of it."""
+    if name in ("EmbeddingRouter", "Record"):
+        from . import router
+
+        return getattr(router, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,6 +14,7 @@ import chroma_mlx
 PACKAGE: Final = Path(chroma_mlx.__file__).parent
 # From the top down: a layer imports those after it and itself, never those before it.
 LAYERS: Final = (
+    "plugins",
     "__main__",
     "cli",
     "demo",

@@ -1,5 +1,6 @@
 """Each example runs as a person runs it: a process of its own."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,20 +37,52 @@ def test_a_new_process_opens_the_collection_with_its_model(tmp_path: Path) -> No
     ]
 
 
+def test_vectors_of_ones_own_are_stored_and_text_alone_is_refused(tmp_path: Path) -> None:
+    assert run_example("user_provided.py", tmp_path) == [
+        "4 vectors stored, 0 texts embedded",
+        " 0.9934  brick  the colour brick",
+        " 0.9862  wine   the colour wine",
+        "Record 0 (id 'sky'): it has a text and no vector, and mode 'user_provided' embeds nothing. "
+        "Give it a vector too. Nothing was written.",
+    ]
+
+
+def test_text_and_vectors_go_into_one_call(tmp_path: Path) -> None:
+    first, best, second, sweet, last = run_example("mixed_records.py", tmp_path)
+    assert first == "3 inserted, 2 embedded, 1 provided, 19 tokens"
+    assert [best.split()[1], second.split()[1]] == ["flour", "tea"]
+    assert sweet == "Honey keeps for years in a closed jar."
+    assert last == "3 records, says Chroma itself"
+
+
+def test_an_application_is_tested_without_a_model() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "."],
+        cwd=EXAMPLES / "app_with_tests",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "2 passed" in done.stdout
+
+
 def test_every_example_is_tested_here() -> None:
-    assert {file.name for file in EXAMPLES.glob("*.py")} == {"quickstart.py", "reopen.py"}
+    tested = {"quickstart.py", "reopen.py", "user_provided.py", "mixed_records.py", "app_with_tests"}
+    assert {file.name for file in EXAMPLES.iterdir() if not file.name.startswith(("_", "."))} == tested
 
 
-def test_the_snippets_of_the_readme_run_and_print_what_it_shows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("page", ["README.md", "docs/router.md"])
+def test_the_snippets_of_a_page_run_and_print_what_it_shows(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    blocks = (ROOT / "README.md").read_text(encoding="utf-8").split("```")
+    blocks = (ROOT / page).read_text(encoding="utf-8").split("```")
     snippets = [
         (code.removeprefix("python\n"), blocks[place + 2])
         for place, code in enumerate(blocks)
         if code.startswith("python\n")
     ]
-    assert snippets, "the README shows no Python"
+    assert snippets, f"{page} shows no Python"
     monkeypatch.chdir(tmp_path)
     for code, following in snippets:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
