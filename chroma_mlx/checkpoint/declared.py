@@ -34,13 +34,29 @@ TRANSFORMER_CONFIGS: Final = tuple(
 )
 
 
+# A dense layer's activation, by torch's name of its class.
+ACTIVATIONS: Final = {"Identity": "identity", "Tanh": "tanh"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DenseLayer:
+    """A layer behind the pooling, in a folder of its own: (…, in_features) to (…, out_features)."""
+
+    folder: Path
+    in_features: int
+    out_features: int
+    bias: bool
+    activation: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Declared:
     """The sentence-transformers files in one piece; None is "not declared".
 
     `transformer` is the folder that holds config.json, the tokenizer and the weights. `prompts` maps a kind
-    ("query", "document") to the text put before it. `include_prompt` False leaves the prompt's tokens out
-    of the pooling. `max_tokens` counts the end token too.
+    ("query", "document") or the name of another task to the text put before it. `include_prompt` False
+    leaves the prompt's tokens out of the pooling. `max_tokens` counts the end token too. `dense` are the
+    layers behind the pooling, None where there is no modules.json to say.
     """
 
     transformer: Path
@@ -49,6 +65,7 @@ class Declared:
     prompts: Mapping[str, str] | None
     max_tokens: int | None
     lower_case: bool
+    dense: tuple[DenseLayer, ...] | None
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -76,12 +93,16 @@ def read_declared(folder: Path) -> Declared:
     a pooling that this engine does not compute (rather than leaving it out and being silently wrong).
     """
     transformer, pooling_folder = folder, None
-    for kind, path in _modules(folder):
+    dense: list[DenseLayer] = []
+    modules = _modules(folder)
+    for kind, path in modules:
         if kind == "Transformer":
             inside = inner_path(folder, path)
             transformer = inside if inside.is_dir() else folder
         elif kind == "Pooling":
             pooling_folder = inner_path(folder, path)
+        elif kind == "Dense":
+            dense.append(_read_dense(inner_path(folder, path)))
         elif kind != "Normalize":
             raise UnsupportedModel(
                 f"{folder / 'modules.json'} has a module of the kind {kind!r}, which is not implemented. "
@@ -100,6 +121,32 @@ def read_declared(folder: Path) -> Declared:
         prompts=prompts,
         max_tokens=max_tokens,
         lower_case=lower_case,
+        # Conversions keep a modules.json whose folders they left out: that says nothing.
+        dense=tuple(dense) if pooling is not None and modules else None,
+    )
+
+
+def _read_dense(folder: Path) -> DenseLayer:
+    if not (folder / "config.json").is_file():
+        return DenseLayer(folder=folder, in_features=0, out_features=0, bias=False, activation="identity")
+    config = read_json(folder / "config.json")
+    # transformers 5 names the inputs, too: anything else than the text's own vector is not computed here.
+    for key in ("module_input_name", "module_output_name"):
+        if config.get(key, "sentence_embedding") not in ("sentence_embedding", None):
+            raise UnsupportedModel(
+                f"{folder / 'config.json'}: {key} is {config[key]!r}, only the text's vector is taken."
+            )
+    name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rpartition(".")[2]
+    if name not in ACTIVATIONS:
+        raise UnsupportedModel(
+            f"{folder / 'config.json'} has the activation {name!r}. Supported are {', '.join(ACTIVATIONS)}."
+        )
+    return DenseLayer(
+        folder=folder,
+        in_features=int(config["in_features"]),
+        out_features=int(config["out_features"]),
+        bias=bool(config.get("bias", True)),
+        activation=ACTIVATIONS[name],
     )
 
 
@@ -141,7 +188,8 @@ def _read_prompts(file: Path) -> Mapping[str, str] | None:
         raise CorruptCheckpoint(f"{file}: prompts is not a table of texts. Fetch the model again.")
     # sentence-transformers has a "document" prompt always, empty where the file has none, so that the other
     # names its documentation mentions ("passage", "corpus") are never reached.
-    return {"query": named.get("query") or "", "document": named.get("document") or ""}
+    texts = {name: text or "" for name, text in named.items()}
+    return {**texts, "query": texts.get("query", ""), "document": texts.get("document", "")}
 
 
 def _read_limits(folder: Path) -> tuple[int | None, bool]:

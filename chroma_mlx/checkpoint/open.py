@@ -24,7 +24,8 @@ class Checkpoint:
     """A folder that holds a model; names of tensors are relative to the model's root.
 
     Official files name the root nothing (`embed_tokens.weight`), conversions `model.`, and some nest it
-    deeper: `prefix` is what was cut. `config` is config.json as it stands.
+    deeper: `prefix` is what was cut. The dense layers behind the pooling are `dense.0.weight`, … as in
+    conversions, from whichever file they come. `config` is config.json as it stands.
     """
 
     folder: Path
@@ -108,12 +109,25 @@ def _open(folder: Path) -> Checkpoint:
     return Checkpoint(
         folder=folder,
         config=config,
-        tensors={name.removeprefix(prefix): info for name, info in tensors.items()},
+        tensors={
+            **{name.removeprefix(prefix): info for name, info in tensors.items()},
+            **_read_dense_tensors(declared),
+        },
         prefix=prefix,
         quantization=read_quantization(config, prefix),
         declared=declared,
         tokenizer_config=read_json(tokenizer_config) if tokenizer_config.is_file() else {},
     )
+
+
+def _read_dense_tensors(declared: Declared) -> dict[str, TensorInfo]:
+    """The tensors of the dense layers that lie in folders of their own, by the names conversions give them."""
+    tensors = {}
+    for place, layer in enumerate(declared.dense or ()):
+        for file in sorted(layer.folder.glob("*.safetensors")):
+            for name, info in read_header(file).items():
+                tensors[f"dense.{place}.{name.removeprefix('linear.')}"] = info
+    return tensors
 
 
 def _find_prefix(tensors: Mapping[str, TensorInfo]) -> str:

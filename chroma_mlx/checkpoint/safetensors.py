@@ -25,9 +25,10 @@ MAX_HEADER_BYTES: Final = 100_000_000  # the limit of the reference implementati
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """One tensor of a file: where it is, its dtype by safetensors' name, and its shape."""
+    """One tensor of a file: the file, its name there, its dtype by safetensors' name, and its shape."""
 
     file: Path
+    name: str
     dtype: str
     shape: tuple[int, ...]
 
@@ -78,7 +79,7 @@ def _tensor(file: Path, name: str, entry: object) -> tuple[TensorInfo, tuple[int
         raise _corrupt(
             file, f"tensor {name!r} of shape {shape} and dtype {dtype} does not fill its {end - begin} bytes"
         )
-    return TensorInfo(file, dtype, shape), (begin, end)
+    return TensorInfo(file, name, dtype, shape), (begin, end)
 
 
 def _corrupt(file: Path, why: str) -> CorruptCheckpoint:

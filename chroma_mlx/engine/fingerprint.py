@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from ..checkpoint import Checkpoint
+from ..checkpoint import Checkpoint, sound_values
+from ..checkpoint.dense import dense_width
 from ..checkpoint.weights_hash import hash_weights
 from ..models.architecture import find_defaults
 from ..settings import VectorSettings
@@ -47,9 +48,10 @@ def make_fingerprint(settings: VectorSettings, checkpoint: Checkpoint) -> Finger
 
     Raises ConfigError when a setting is outside what the model can do, UnsupportedModel.
     """
-    meaning = resolve_settings(
-        settings, checkpoint, find_defaults(checkpoint.config), int(checkpoint.config["hidden_size"])
-    )
+    defaults = find_defaults(checkpoint.config)
+    with sound_values(f"config.json in {checkpoint.folder}"):
+        width = dense_width(checkpoint, int(checkpoint.config["hidden_size"]), defaults.dense_layers)
+    meaning = resolve_settings(settings, checkpoint, defaults, width)
     return Fingerprint(
         model=settings.model_name,
         weights=hash_weights(checkpoint),

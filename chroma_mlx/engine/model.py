@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from ..blas import use_threads_for
 from ..checkpoint import Checkpoint, open_checkpoint, sound_values
+from ..checkpoint.dense import dense_shapes
 from ..checkpoint.fit import check_fit
 from ..checkpoint.locate import locate
 from ..errors import CheckpointError, CorruptCheckpoint, EngineError
@@ -23,6 +24,8 @@ from .tokens import TokenIds, Tokenizer
 
 if TYPE_CHECKING:
     import mlx.core as mx
+
+    from ..models.head import Head
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class Model:
     defaults: Defaults
     tokenizer: Tokenizer
     encoder: Encoder
+    head: Head
     dimension: int
     device: str
     dtype: str
@@ -68,8 +72,9 @@ class Model:
             use_threads_for(2.0 * ids.size * self.dimension * 3 * self.dimension)
         try:
             with mx.stream(_mlx_device(self.device)):
-                hidden = self.encoder(mx.array(ids))  # (B, L, H)
-                return np.array(pool(hidden, mx.array(lengths), pooling, skip))  # (B, H)
+                hidden = self.encoder(mx.array(ids), lengths)  # (B, L, H)
+                pooled = pool(hidden, mx.array(lengths), pooling, skip)  # (B, H)
+                return np.array(self.head(pooled))  # (B, dimension)
         except (RuntimeError, MemoryError) as error:
             raise EngineError(
                 f"MLX failed on a batch of {ids.shape[0]} texts padded to {ids.shape[1]} tokens: {error}. If memory "
@@ -134,8 +139,8 @@ def load_model(folder: Path, *, device: str = "auto") -> Model:
     """Loads the checkpoint in `folder`; `device` is "auto", "gpu" or "cpu"."""
     checkpoint = open_checkpoint(folder)
     defaults = find_defaults(checkpoint.config)
-    encoder, width, device, dtype, nbytes = mlx_thread.run(_load_weights, checkpoint, device)
-    tokenizer = Tokenizer(checkpoint, defaults.end_token)
+    encoder, head, device, dtype, nbytes = mlx_thread.run(_load_weights, checkpoint, device)
+    tokenizer = Tokenizer(checkpoint, start_token=defaults.start_token, end_token=defaults.end_token)
     rows = next(info.shape[0] for name, info in checkpoint.tensors.items() if name == "embed_tokens.weight")
     if tokenizer.vocabulary > rows:
         raise CheckpointError(
@@ -147,37 +152,41 @@ def load_model(folder: Path, *, device: str = "auto") -> Model:
         defaults=defaults,
         tokenizer=tokenizer,
         encoder=encoder,
-        dimension=width,
+        head=head,
+        dimension=head.width,
         device=device,
         dtype=dtype,
         memory_bytes=nbytes,
     )
 
 
-def _load_weights(checkpoint: Checkpoint, device: str) -> tuple[Encoder, int, str, str, int]:
-    """On the MLX thread: the encoder, its width, device and dtype, and the bytes of its weights."""
+def _load_weights(checkpoint: Checkpoint, device: str) -> tuple[Encoder, Head, str, str, int]:
+    """On the MLX thread: the encoder and what is behind it, device and dtype, and the bytes of the weights."""
     import mlx.core as mx
 
+    from ..models.head import Head
     from ..models.weights import Weights
 
     device = _choose_device(device)
     architecture = find_architecture(checkpoint.config)
     with sound_values(f"config.json in {checkpoint.folder}"):
         config = architecture.read_config(checkpoint.config)
-        check_fit(checkpoint, architecture.parameter_shapes(config), architecture.IGNORABLE)
+        dense = dense_shapes(checkpoint, config.hidden_size, find_defaults(checkpoint.config).dense_layers)
+        check_fit(checkpoint, {**architecture.parameter_shapes(config), **dense}, architecture.IGNORABLE)
     dtype = _choose_dtype(checkpoint, device)
     with mx.stream(_mlx_device(device)):
         try:
             on_cpu = device == "cpu"
             weights = Weights(checkpoint, dtype=dtype, dense=on_cpu, host=on_cpu and sys.platform != "darwin")
             encoder = architecture.Model(config, weights)
+            head = Head(checkpoint, dense, config.hidden_size, weights)
         except (RuntimeError, OSError, ValueError, TypeError) as error:
             raise CorruptCheckpoint(
                 f"The weights in {checkpoint.folder} cannot be read: {error}. Fetch the model again."
             ) from error
         finally:
             mx.clear_cache()
-    return encoder, config.hidden_size, device, str(dtype).rpartition(".")[2], weights.nbytes
+    return encoder, head, device, str(dtype).rpartition(".")[2], weights.nbytes
 
 
 def _choose_device(device: str) -> str:

@@ -78,8 +78,9 @@ def resolve_settings(settings: VectorSettings, checkpoint: Checkpoint, defaults:
 
 
 def _prompt(given: str | None, kind: Kind, checkpoint: Checkpoint, defaults: Defaults) -> str:
-    if given is None:
-        return (checkpoint.declared.prompts or defaults.prompts).get(kind, "")
+    prompts = checkpoint.declared.prompts or defaults.prompts
+    if given is None or given in prompts:  # the name of one of the model's own
+        return prompts.get(kind if given is None else given, "")
     template = defaults.query_template
     is_task = given != "" and not given.endswith(":") and not given[-1].isspace()
     # A task would run into the text's first word, so it was never meant as a prefix.

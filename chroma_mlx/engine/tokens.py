@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +17,10 @@ TokenIds = npt.NDArray[np.int32]
 class Tokenizer:
     """A checkpoint's tokenizer, with its special tokens known apart from the text's own."""
 
-    def __init__(self, checkpoint: Checkpoint, end_token: str | None) -> None:
-        """Reads tokenizer.json. `end_token` is appended when the tokenizer itself appends nothing.
+    def __init__(self, checkpoint: Checkpoint, *, start_token: str | None, end_token: str | None) -> None:
+        """Reads tokenizer.json. `start_token` and `end_token` are added where the tokenizer itself adds nothing.
 
-        Raises CorruptCheckpoint when the file is no tokenizer, CheckpointError when it lacks `end_token`.
+        Raises CorruptCheckpoint when the file is no tokenizer, CheckpointError when it lacks one of them.
         """
         import tokenizers
 
@@ -35,15 +36,18 @@ class Tokenizer:
             self._lower_case()
         self._cut_left = checkpoint.tokenizer_config.get("truncation_side") == "left"
         self._head, self._tail = self._find_special_ids()
-        self._append: list[int] = []
-        if end_token is not None and not self._tail:
-            end_id = self._tokenizer.token_to_id(end_token)
-            if end_id is None:
-                raise CheckpointError(
-                    f"{file} has no token {end_token!r}, which every text of this architecture must end with. The "
-                    "tokenizer is not the model's own; fetch the model again."
-                )
-            self._append = self._tail = [end_id]
+        self._prepend = [] if self._head or start_token is None else [self._id_of(start_token, file)]
+        self._append = [] if self._tail or end_token is None else [self._id_of(end_token, file)]
+        self._head, self._tail = self._head or self._prepend, self._tail or self._append
+
+    def _id_of(self, token: str, file: Path) -> int:
+        found: int | None = self._tokenizer.token_to_id(token)
+        if found is None:
+            raise CheckpointError(
+                f"{file} has no token {token!r}, which must stand around every text of this architecture. The "
+                "tokenizer is not the model's own; fetch the model again."
+            )
+        return found
 
     @property
     def special_tokens(self) -> int:
@@ -90,7 +94,9 @@ class Tokenizer:
         return encoded
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        return [encoding.ids + self._append for encoding in self._tokenizer.encode_batch_fast(list(texts))]
+        return [
+            self._prepend + encoding.ids + self._append for encoding in self._tokenizer.encode_batch_fast(list(texts))
+        ]
 
     def _cut(self, ids: list[int], max_tokens: int) -> list[int]:
         head, tail = len(self._head), len(self._tail)

@@ -20,6 +20,8 @@ from ..errors import UnsupportedModel
 
 if TYPE_CHECKING:
     import mlx.core as mx
+    import numpy as np
+    import numpy.typing as npt
 
     from .weights import Weights
 
@@ -28,15 +30,18 @@ if TYPE_CHECKING:
 class Defaults:
     """What holds where a checkpoint declares nothing.
 
-    `pooling` is "last", "mean" or "cls"; `prompts` what is put before a query and a document; `end_token`
-    the token every text must end with, appended when the checkpoint's tokenizer does not. A bare task is
-    put into `query_template`, where the architecture has one.
+    `pooling` is "last", "mean" or "cls"; `prompts` what is put before a query, a document, and for other
+    tasks by name; `start_token` and `end_token` stand around every text, put there when the checkpoint's
+    tokenizer does not. A bare task is put into `query_template`, where the architecture has one.
+    `dense_layers` follow the pooling.
     """
 
     pooling: str
     prompts: Mapping[str, str]
     end_token: str | None
     query_template: str | None
+    start_token: str | None = None
+    dense_layers: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,20 @@ class Row:
     defaults: Defaults
 
 
+GEMMA_QUERY: Final = "task: {task} | query: "
+GEMMA_TASKS: Final = {
+    "BitextMining": "search result",
+    "Clustering": "clustering",
+    "Classification": "classification",
+    "InstructionRetrieval": "code retrieval",
+    "MultilabelClassification": "classification",
+    "PairClassification": "sentence similarity",
+    "Reranking": "search result",
+    "Retrieval": "search result",
+    "Retrieval-query": "search result",
+    "STS": "sentence similarity",
+    "Summarization": "summarization",
+}
 QWEN3_QUERY: Final = "Instruct: {task}\nQuery:"
 # By config.json's model_type.
 ARCHITECTURES: Final = {
@@ -65,6 +84,23 @@ ARCHITECTURES: Final = {
             query_template=QWEN3_QUERY,
         ),
     ),
+    # EmbeddingGemma; source: config_sentence_transformers.json of google/embeddinggemma-300m.
+    "gemma3_text": Row(
+        "gemma3",
+        Defaults(
+            pooling="mean",
+            prompts={
+                "query": GEMMA_QUERY.format(task="search result"),
+                "document": "title: none | text: ",
+                "Retrieval-document": "title: none | text: ",
+                **{name: GEMMA_QUERY.format(task=task) for name, task in GEMMA_TASKS.items()},
+            },
+            start_token="<bos>",
+            end_token="<eos>",
+            query_template=GEMMA_QUERY,
+            dense_layers=2,
+        ),
+    ),
 }
 
 
@@ -78,9 +114,9 @@ class Config(Protocol):
 
 
 class Encoder(Protocol):
-    """Token ids (B, L) int32, padded on the right, to hidden states (B, L, H)."""
+    """Token ids (B, L) int32, padded on the right, and lengths (B,) to hidden states (B, L, H)."""
 
-    def __call__(self, ids: mx.array) -> mx.array: ...
+    def __call__(self, ids: mx.array, lengths: npt.NDArray[np.int32]) -> mx.array: ...
 
 
 class Architecture(Protocol):

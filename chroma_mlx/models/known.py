@@ -43,6 +43,19 @@ def _qwen3(size: str, dimension: int, suffix: str, repo_id: str, summary: str) -
     )
 
 
+def _gemma(suffix: str, summary: str) -> KnownModel:
+    return KnownModel(
+        name=f"embeddinggemma-300m{suffix}",
+        repo_id=f"mlx-community/embeddinggemma-300m{suffix}",
+        dimension=768,
+        min_dimension=128,
+        max_tokens=2_048,
+        licence="Gemma",
+        summary=f"EmbeddingGemma 300M, {summary}",
+        source="https://huggingface.co/google/embeddinggemma-300m",
+    )
+
+
 _ROWS: Final = (
     KnownModel(
         name="builtin",
@@ -61,6 +74,9 @@ _ROWS: Final = (
     _qwen3("4B", 2560, "-bf16", "Qwen/Qwen3-Embedding-4B", "official bfloat16"),
     _qwen3("8B", 4096, "-4bit", "mlx-community/Qwen3-Embedding-8B-4bit-DWQ", "4-bit"),
     _qwen3("8B", 4096, "-bf16", "Qwen/Qwen3-Embedding-8B", "official bfloat16"),
+    _gemma("-4bit", "4-bit"),
+    _gemma("-8bit", "8-bit"),
+    _gemma("-bf16", "bfloat16"),
 )
 
 DEFAULT_MODEL: Final = "qwen3-0.6b-4bit"

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
-from .attention import causal_attention
+from .attention import Sight, attention
 from .host import swiglu
 from .weights import Weights
 
@@ -142,10 +144,11 @@ class Model:
         self.layers = [_Layer(config, weights, index) for index in range(config.num_hidden_layers)]
         self.norm = weights.vector("norm.weight")
 
-    def __call__(self, ids: mx.array) -> mx.array:
+    def __call__(self, ids: mx.array, lengths: npt.NDArray[np.int32]) -> mx.array:
         """Hidden states after the final norm.
 
-        ids: (B, L) int32, padded on the right with any id. Returns (B, L, H) in the dtype of the
+        ids: (B, L) int32, padded on the right with any id; what is behind a token is never seen, so lengths,
+        (B,), are not needed. Returns (B, L, H) in the dtype of the
         activations; what stands at the padding has no meaning.
         """
         x = self.embed_tokens(ids)  # (B, L, H)
@@ -179,7 +182,8 @@ class _Attention:
     """Grouped-query attention with normalised queries and keys and rotary positions."""
 
     def __init__(self, config: Config, weights: Weights, at: str, window: int | None) -> None:
-        self.config, self.window, self.host = config, window, weights.host
+        self.config, self.host = config, weights.host
+        self.sight = Sight(before=None if window is None else window - 1, after=0)
         bias = config.attention_bias
         self.q_proj = weights.linear(f"{at}q_proj", bias=bias)
         self.k_proj = weights.linear(f"{at}k_proj", bias=bias)
@@ -197,7 +201,7 @@ class _Attention:
         values = self._heads(self.v_proj(x), c.num_key_value_heads)  # (B, K, L, D)
         queries = self._rotate(mx.fast.rms_norm(queries, self.q_norm, c.rms_norm_eps))
         keys = self._rotate(mx.fast.rms_norm(keys, self.k_norm, c.rms_norm_eps))
-        mixed = causal_attention(queries, keys, values, scale=c.head_dim**-0.5, window=self.window, host=self.host)
+        mixed = attention(queries, keys, values, scale=c.head_dim**-0.5, sight=self.sight, host=self.host)
         return self.o_proj(mixed.transpose(0, 2, 1, 3).reshape(B, L, -1))  # (B, L, N * D) to (B, L, H)
 
     def _heads(self, x: mx.array, heads: int) -> mx.array:

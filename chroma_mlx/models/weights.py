@@ -5,6 +5,7 @@ Runs on the MLX thread only.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 import mlx.core as mx
@@ -105,13 +106,13 @@ class Weights:
         self._quantization = checkpoint.quantization
         # What the taken tensors hold in memory.
         self.nbytes = 0
-        prefix = checkpoint.prefix
-        self._tensors: dict[str, mx.array] = {}
+        # Lazy: the bytes of a tensor are read when it is evaluated.
+        files: dict[Path, dict[str, mx.array]] = {}
         for file in checkpoint.files:
-            # Lazy: the bytes of a tensor are read when it is evaluated.
             arrays = mx.load(str(file))
             assert isinstance(arrays, dict)  # what a safetensors file gives
-            self._tensors.update((name.removeprefix(prefix), array) for name, array in arrays.items())
+            files[file] = arrays
+        self._tensors = {name: files[info.file][info.name] for name, info in checkpoint.tensors.items()}
 
     def vector(self, name: str) -> mx.array:
         """A tensor as it is, in the dtype of the activations."""

@@ -1,0 +1,248 @@
+"""Gemma 3 as a bidirectional encoder: EmbeddingGemma without its dense layers.
+
+Every token sees those before and behind it: all of them in a full layer, in a sliding one those at most half
+the window away (transformers halves `sliding_window` for the bidirectional model, whatever the file says).
+Norms before and behind attention and feed-forward, each with 1 + weight; norms on each head's queries and
+keys; two rotary bases, one for each kind of layer; a feed-forward with gelu; token embeddings scaled by the
+root of the width.
+
+Shapes: B texts, L tokens, H hidden, N query heads, K key-value heads, D a head's width.
+Source of the maths: transformers' modeling_gemma3, which tests compare it with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CorruptCheckpoint, UnsupportedModel
+from .attention import Sight, attention
+from .host import geglu
+from .weights import Weights
+
+IGNORABLE: Final = re.compile(r"(.*\.)?lm_head\..*|.*rotary_emb.*\.inv_freq")
+SLIDING, FULL = "sliding_attention", "full_attention"
+# transformers' Gemma3TextConfig, for keys that a conversion leaves out.
+DEFAULT_PATTERN: Final = 6
+BASES: Final = {SLIDING: ("rope_local_base_freq", 10_000.0), FULL: ("rope_theta", 1_000_000.0)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The fields of config.json that change the vectors. `reach` is how far a sliding layer's token sees."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    intermediate_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    rms_norm_eps: float
+    attention_scale: float
+    kinds: tuple[str, ...]
+    reach: int
+    rope: Mapping[str, tuple[float, float]]  # a kind's base, and the scale of its positions
+
+
+def read_config(config: Mapping[str, Any]) -> Config:
+    """Reads config.json; raises UnsupportedModel for what would silently change the vectors.
+
+    A value of a wrong kind raises what reading it raises, which the caller translates.
+    """
+    if config.get("use_bidirectional_attention") is not True:
+        raise UnsupportedModel(
+            _refusal(
+                f"use_bidirectional_attention is {config.get('use_bidirectional_attention')!r}, only the bidirectional "
+                "model, EmbeddingGemma, is implemented"
+            )
+        )
+    activation = config.get("hidden_activation") or config.get("hidden_act") or "gelu_pytorch_tanh"
+    if activation != "gelu_pytorch_tanh":
+        raise UnsupportedModel(_refusal(f"the activation is {activation!r}, only 'gelu_pytorch_tanh' is implemented"))
+    for key in ("attn_logit_softcapping", "attention_bias"):
+        if config.get(key):
+            raise UnsupportedModel(_refusal(f"{key} is {config[key]!r}, which is not implemented"))
+    layers, heads = int(config["num_hidden_layers"]), int(config["num_attention_heads"])
+    head_dim = int(config.get("head_dim") or 256)
+    read = Config(
+        vocab_size=int(config["vocab_size"]),
+        hidden_size=int(config["hidden_size"]),
+        num_hidden_layers=layers,
+        intermediate_size=int(config["intermediate_size"]),
+        num_attention_heads=heads,
+        num_key_value_heads=int(config.get("num_key_value_heads") or heads),
+        head_dim=head_dim,
+        rms_norm_eps=float(config.get("rms_norm_eps", 1e-6)),
+        attention_scale=float(config.get("query_pre_attn_scalar") or 256) ** -0.5,
+        kinds=_read_kinds(config, layers),
+        reach=int(config.get("sliding_window") or 4_096) // 2,
+        rope={kind: _read_rope(config, kind) for kind in (SLIDING, FULL)},
+    )
+    counts = (read.vocab_size, read.hidden_size, layers, read.intermediate_size, heads, read.num_key_value_heads)
+    if min(*counts, head_dim) < 1 or heads % read.num_key_value_heads:
+        raise CorruptCheckpoint(f"config.json has sizes that make no Gemma model: {read}. Fetch the model again.")
+    return read
+
+
+def _refusal(what: str) -> str:
+    return f"config.json: {what} for Gemma 3. Computing it otherwise would give wrong vectors, so the model is refused."
+
+
+def _read_kinds(config: Mapping[str, Any], layers: int) -> tuple[str, ...]:
+    """The kind of each layer, as transformers derives `layer_types` where it is not given."""
+    pattern = int(config.get("sliding_window_pattern") or config.get("_sliding_window_pattern") or DEFAULT_PATTERN)
+    kinds = config.get("layer_types") or [SLIDING if (layer + 1) % pattern else FULL for layer in range(layers)]
+    if len(kinds) != layers or not set(kinds) <= {SLIDING, FULL}:
+        raise CorruptCheckpoint(f"config.json: layer_types is {kinds!r} for {layers} layers. Fetch the model again.")
+    return tuple(kinds)
+
+
+def _read_rope(config: Mapping[str, Any], kind: str) -> tuple[float, float]:
+    """(base, scale of positions) of a kind of layer. transformers 5 nests both under rope_parameters."""
+    key, default = BASES[kind]
+    nested = (config.get("rope_parameters") or {}).get(kind)
+    # Older files have one rope_scaling, which is the full layers' alone.
+    scaling = nested or (config.get("rope_scaling") if kind == FULL else None) or {}
+    name = scaling.get("rope_type") or scaling.get("type") or "default"
+    if name not in ("default", "linear"):
+        raise UnsupportedModel(_refusal(f"rope scaling is {name!r}, only 'default' and 'linear' are implemented"))
+    base = float(scaling.get("rope_theta", config.get(key, default)))
+    factor = float(scaling["factor"]) if name == "linear" else 1.0
+    if not (base > 0 and factor > 0):
+        raise CorruptCheckpoint(f"config.json: {key} is {base} and the factor {factor}. Fetch the model again.")
+    return base, 1.0 / factor
+
+
+def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the model, by its name in a checkpoint, with its unquantised shape."""
+    hidden, inner, width = config.hidden_size, config.intermediate_size, config.head_dim
+    queries, keys = config.num_attention_heads * width, config.num_key_value_heads * width
+    shapes: dict[str, tuple[int, ...]] = {"embed_tokens.weight": (config.vocab_size, hidden), "norm.weight": (hidden,)}
+    for layer in range(config.num_hidden_layers):
+        shapes |= {
+            f"layers.{layer}.{name}.weight": shape
+            for name, shape in {
+                "self_attn.q_proj": (queries, hidden),
+                "self_attn.k_proj": (keys, hidden),
+                "self_attn.v_proj": (keys, hidden),
+                "self_attn.o_proj": (hidden, queries),
+                "self_attn.q_norm": (width,),
+                "self_attn.k_norm": (width,),
+                "mlp.gate_proj": (inner, hidden),
+                "mlp.up_proj": (inner, hidden),
+                "mlp.down_proj": (hidden, inner),
+                "input_layernorm": (hidden,),
+                "post_attention_layernorm": (hidden,),
+                "pre_feedforward_layernorm": (hidden,),
+                "post_feedforward_layernorm": (hidden,),
+            }.items()
+        }
+    return shapes
+
+
+class Model:
+    """The encoder: token ids to hidden states. Made and called on the MLX thread."""
+
+    def __init__(self, config: Config, weights: Weights) -> None:
+        self.config = config
+        self.embed_tokens = weights.embedding("embed_tokens")
+        self.layers = [_Layer(config, weights, index) for index in range(config.num_hidden_layers)]
+        self.norm = _Norm(weights, "norm", config.rms_norm_eps)
+
+    def __call__(self, ids: mx.array, lengths: npt.NDArray[np.int32]) -> mx.array:
+        """Hidden states after the final norm.
+
+        ids: (B, L) int32, padded on the right with any id; lengths: (B,), the tokens of each row. Returns
+        (B, L, H) in the dtype of the activations; what stands at the padding has no meaning.
+        """
+        x = self.embed_tokens(ids)  # (B, L, H)
+        # In float32: rounded to bfloat16 the root would shift every embedding.
+        x = (x.astype(mx.float32) * self.config.hidden_size**0.5).astype(x.dtype)
+        reach = self.config.reach
+        sights = {FULL: Sight(lengths=lengths), SLIDING: Sight(before=reach, after=reach, lengths=lengths)}
+        if int(lengths.min()) == ids.shape[1]:
+            sights = {kind: replace(sight, lengths=None) for kind, sight in sights.items()}
+        for layer in self.layers:
+            x = layer(x, sights[layer.kind])
+        return self.norm(x)
+
+
+class _Layer:
+    """One transformer block."""
+
+    def __init__(self, config: Config, weights: Weights, index: int) -> None:
+        at, eps = f"layers.{index}.", config.rms_norm_eps
+        self.kind, self.host = config.kinds[index], weights.host
+        self.attention = _Attention(config, weights, f"{at}self_attn.", self.kind)
+        self.before_attention = _Norm(weights, f"{at}input_layernorm", eps)
+        self.after_attention = _Norm(weights, f"{at}post_attention_layernorm", eps)
+        self.before_feed_forward = _Norm(weights, f"{at}pre_feedforward_layernorm", eps)
+        self.after_feed_forward = _Norm(weights, f"{at}post_feedforward_layernorm", eps)
+        self.gate = weights.linear(f"{at}mlp.gate_proj")
+        self.up = weights.linear(f"{at}mlp.up_proj")
+        self.down = weights.linear(f"{at}mlp.down_proj")
+
+    def __call__(self, x: mx.array, sight: Sight) -> mx.array:
+        """x: (B, L, H). Returns (B, L, H)."""
+        x = x + self.after_attention(self.attention(self.before_attention(x), sight))
+        h = self.before_feed_forward(x)
+        gate, up = self.gate(h), self.up(h)  # (B, L, I)
+        return x + self.after_feed_forward(self.down(geglu(gate, up) if self.host else _gelu(gate) * up))
+
+
+class _Attention:
+    """Grouped-query attention with normalised queries and keys and rotary positions."""
+
+    def __init__(self, config: Config, weights: Weights, at: str, kind: str) -> None:
+        self.config, self.host = config, weights.host
+        self.base, self.position_scale = config.rope[kind]
+        self.q_proj = weights.linear(f"{at}q_proj")
+        self.k_proj = weights.linear(f"{at}k_proj")
+        self.v_proj = weights.linear(f"{at}v_proj")
+        self.o_proj = weights.linear(f"{at}o_proj")
+        self.q_norm = _Norm(weights, f"{at}q_norm", config.rms_norm_eps)
+        self.k_norm = _Norm(weights, f"{at}k_norm", config.rms_norm_eps)
+
+    def __call__(self, x: mx.array, sight: Sight) -> mx.array:
+        """x: (B, L, H). Returns (B, L, H)."""
+        B, L, _ = x.shape
+        c = self.config
+        queries = self._rotate(self.q_norm(self._heads(self.q_proj(x), c.num_attention_heads)))  # (B, N, L, D)
+        keys = self._rotate(self.k_norm(self._heads(self.k_proj(x), c.num_key_value_heads)))  # (B, K, L, D)
+        values = self._heads(self.v_proj(x), c.num_key_value_heads)  # (B, K, L, D)
+        mixed = attention(queries, keys, values, scale=c.attention_scale, sight=sight, host=self.host)
+        return self.o_proj(mixed.transpose(0, 2, 1, 3).reshape(B, L, -1))  # (B, L, N * D) to (B, L, H)
+
+    def _heads(self, x: mx.array, count: int) -> mx.array:
+        """(B, L, count * D) to (B, count, L, D)."""
+        B, L, _ = x.shape
+        return x.reshape(B, L, count, -1).transpose(0, 2, 1, 3)
+
+    def _rotate(self, x: mx.array) -> mx.array:
+        """(B, heads, L, D), rotary positions from 0. Same shape."""
+        return mx.fast.rope(
+            x, self.config.head_dim, traditional=False, base=self.base, scale=self.position_scale, offset=0
+        )
+
+
+class _Norm:
+    """An RMS norm whose weight is stored less one."""
+
+    def __init__(self, weights: Weights, path: str, eps: float) -> None:
+        self.weight, self.eps = 1.0 + weights.vector(f"{path}.weight"), eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """x: (…, width). Same shape."""
+        return mx.fast.rms_norm(x, self.weight, self.eps)
+
+
+def _gelu(x: mx.array) -> mx.array:
+    """gelu in its tanh form, elementwise."""
+    return 0.5 * x * (1.0 + mx.tanh(0.7978845608028654 * (x + 0.044715 * x**3)))
