@@ -16,6 +16,8 @@ from .safetensors import TensorInfo, read_header
 
 # Some tokenizers state "no limit" as 10**30.
 NO_LIMIT: Final = 2**31
+# The name of the table of token embeddings, below the model's root.
+TOKEN_TABLES: Final = ("embed_tokens.weight", "embeddings.word_embeddings.weight")
 PICKLES: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -45,6 +47,11 @@ class Checkpoint:
     def files(self) -> tuple[Path, ...]:
         """The safetensors files that hold the tensors."""
         return tuple(sorted({tensor.file for tensor in self.tensors.values()}))
+
+    @property
+    def token_rows(self) -> int:
+        """How many tokens have an embedding. Raises LookupError when the table is not there."""
+        return next(self.tensors[name].shape[0] for name in TOKEN_TABLES if name in self.tensors)
 
     @property
     def max_tokens(self) -> int | None:
@@ -131,9 +138,12 @@ def _read_dense_tensors(declared: Declared) -> dict[str, TensorInfo]:
 
 
 def _find_prefix(tensors: Mapping[str, TensorInfo]) -> str:
-    """What stands before `embed_tokens.weight`, the one matrix that every decoder has."""
-    anchor = next((name for name in sorted(tensors, key=len) if name.endswith("embed_tokens.weight")), "")
-    return anchor.removesuffix("embed_tokens.weight")
+    """What stands before the table of token embeddings, which every architecture has."""
+    for table in TOKEN_TABLES:
+        found = [name for name in tensors if name.endswith(table)]
+        if found:
+            return min(found, key=len).removesuffix(table)
+    return ""
 
 
 def _read_tensors(root: Path) -> dict[str, TensorInfo]:

@@ -141,7 +141,7 @@ def load_model(folder: Path, *, device: str = "auto") -> Model:
     defaults = find_defaults(checkpoint.config)
     encoder, head, device, dtype, nbytes = mlx_thread.run(_load_weights, checkpoint, device)
     tokenizer = Tokenizer(checkpoint, start_token=defaults.start_token, end_token=defaults.end_token)
-    rows = next(info.shape[0] for name, info in checkpoint.tensors.items() if name == "embed_tokens.weight")
+    rows = checkpoint.token_rows
     if tokenizer.vocabulary > rows:
         raise CheckpointError(
             f"{checkpoint.tokenizer_file} has {tokenizer.vocabulary} tokens, but the model has embeddings for {rows}. "

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..checkpoint import Checkpoint
 from ..errors import ConfigError
-from ..models.architecture import Defaults
+from ..models.architecture import Defaults, positions_of
 from ..models.known import find_known
 from ..settings import VectorSettings, check_dimension
 from .model import Model
@@ -72,7 +72,7 @@ def resolve_settings(settings: VectorSettings, checkpoint: Checkpoint, defaults:
             "document": _prompt(settings.document_instruction, "document", checkpoint, defaults),
         },
         pooling=settings.pooling or checkpoint.declared.pooling or defaults.pooling,
-        max_tokens=_max_tokens(settings, checkpoint),
+        max_tokens=_max_tokens(settings, checkpoint, defaults),
         dimension=_dimension(settings, width),
     )
 
@@ -89,10 +89,12 @@ def _prompt(given: str | None, kind: Kind, checkpoint: Checkpoint, defaults: Def
     return given
 
 
-def _max_tokens(settings: VectorSettings, checkpoint: Checkpoint) -> int:
+def _max_tokens(settings: VectorSettings, checkpoint: Checkpoint, defaults: Defaults) -> int:
     known = find_known(settings.model_name)
-    positions = checkpoint.config.get("max_position_embeddings") or 2**31
+    positions = positions_of(checkpoint.config)
     own = checkpoint.max_tokens or (known.max_tokens if known else positions)
+    if defaults.absolute_positions:
+        own = min(own, positions)
     if settings.max_tokens is not None and settings.max_tokens > max(own, positions):
         raise ConfigError(
             f"max_tokens is {settings.max_tokens}, but {settings.model_name} has positions for {max(own, positions)} "

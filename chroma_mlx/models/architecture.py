@@ -33,7 +33,8 @@ class Defaults:
     `pooling` is "last", "mean" or "cls"; `prompts` what is put before a query, a document, and for other
     tasks by name; `start_token` and `end_token` stand around every text, put there when the checkpoint's
     tokenizer does not. A bare task is put into `query_template`, where the architecture has one.
-    `dense_layers` follow the pooling.
+    `dense_layers` follow the pooling. With `absolute_positions` a text has no more tokens than config.json
+    has positions (from `positions_of`); rotary ones go on.
     """
 
     pooling: str
@@ -42,6 +43,7 @@ class Defaults:
     query_template: str | None
     start_token: str | None = None
     dense_layers: int = 0
+    absolute_positions: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,28 @@ ARCHITECTURES: Final = {
             dense_layers=2,
         ),
     ),
+    "bert": Row(
+        "bert",
+        Defaults(
+            pooling="mean",
+            prompts={"query": "", "document": ""},
+            start_token="[CLS]",
+            end_token="[SEP]",
+            query_template=None,
+            absolute_positions=True,
+        ),
+    ),
+    "xlm-roberta": Row(
+        "bert",
+        Defaults(
+            pooling="mean",
+            prompts={"query": "", "document": ""},
+            start_token="<s>",
+            end_token="</s>",
+            query_template=None,
+            absolute_positions=True,
+        ),
+    ),
 }
 
 
@@ -132,6 +156,14 @@ class Architecture(Protocol):
 def find_defaults(config: Mapping[str, Any]) -> Defaults:
     """What holds for config.json's `model_type` where a checkpoint declares nothing. Raises UnsupportedModel."""
     return _row(config).defaults
+
+
+def positions_of(config: Mapping[str, Any]) -> int:
+    """The most tokens that config.json has positions for; XLM-R's stand behind its padding id."""
+    positions = int(config.get("max_position_embeddings") or 2**31)
+    return (
+        positions - int(config.get("pad_token_id", 1)) - 1 if config.get("model_type") == "xlm-roberta" else positions
+    )
 
 
 def find_architecture(config: Mapping[str, Any]) -> Architecture:

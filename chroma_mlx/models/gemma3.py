@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .attention import Sight, attention
-from .host import geglu
+from .gelu import gelu, host_geglu
 from .weights import Weights
 
 IGNORABLE: Final = re.compile(r"(.*\.)?lm_head\..*|.*rotary_emb.*\.inv_freq")
@@ -194,7 +194,7 @@ class _Layer:
         x = x + self.after_attention(self.attention(self.before_attention(x), sight))
         h = self.before_feed_forward(x)
         gate, up = self.gate(h), self.up(h)  # (B, L, I)
-        return x + self.after_feed_forward(self.down(geglu(gate, up) if self.host else _gelu(gate) * up))
+        return x + self.after_feed_forward(self.down(host_geglu(gate, up) if self.host else gelu(gate, "tanh") * up))
 
 
 class _Attention:
@@ -241,8 +241,3 @@ class _Norm:
     def __call__(self, x: mx.array) -> mx.array:
         """x: (…, width). Same shape."""
         return mx.fast.rms_norm(x, self.weight, self.eps)
-
-
-def _gelu(x: mx.array) -> mx.array:
-    """gelu in its tanh form, elementwise."""
-    return 0.5 * x * (1.0 + mx.tanh(0.7978845608028654 * (x + 0.044715 * x**3)))

@@ -8,22 +8,15 @@ element, so that a feed-forward's activation takes longer than its matrix produc
 
 from __future__ import annotations
 
-import math
-from typing import Final
-
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
-
-# Of gelu's tanh form (https://arxiv.org/abs/1606.08415, section 2).
-GELU_SCALE: Final = math.sqrt(2.0 / math.pi)
-GELU_CUBE: Final = 0.044715
 
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """silu(gate) * up, elementwise, of float32 arrays of one shape. The memory of `gate` is used up."""
     mx.eval(gate, up)
-    x, factor = _view(gate), _view(up)
+    x, factor = view(gate), view(up)
     sigmoid = np.negative(x)
     # exp overflows to inf below -88, where 1 / (1 + inf) is the right 0.
     with np.errstate(over="ignore"):
@@ -34,32 +27,13 @@ def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     return gate
 
 
-def geglu(gate: mx.array, up: mx.array) -> mx.array:
-    """gelu(gate) * up, elementwise, of float32 arrays of one shape. The memory of `gate` is used up.
-
-    The tanh form: x / 2 * (1 + tanh(c)) is x / (1 + exp(-2 c)), with c = sqrt(2 / pi) * (x + 0.044715 * x ** 3).
-    """
-    mx.eval(gate, up)
-    x, factor = _view(gate), _view(up)
-    bottom = x * x
-    bottom *= -2.0 * GELU_SCALE * GELU_CUBE
-    bottom -= 2.0 * GELU_SCALE
-    bottom *= x
-    with np.errstate(over="ignore"):
-        np.exp(bottom, out=bottom)
-    bottom += 1.0
-    x /= bottom
-    x *= factor
-    return gate
-
-
 def softmax(scores: mx.array, hidden: npt.NDArray[np.bool_] | None) -> mx.array:
     """softmax over the last axis of float32 scores, written over them.
 
     hidden: broadcasts to the scores; True where a key is not seen. Every row must see at least one key.
     """
     mx.eval(scores)
-    x = _view(scores)
+    x = view(scores)
     if hidden is not None:
         x += np.where(hidden, np.float32(-np.inf), np.float32(0.0))
     x -= x.max(axis=-1, keepdims=True)
@@ -68,6 +42,6 @@ def softmax(scores: mx.array, hidden: npt.NDArray[np.bool_] | None) -> mx.array:
     return scores
 
 
-def _view(array: mx.array) -> npt.NDArray[np.float32]:
+def view(array: mx.array) -> npt.NDArray[np.float32]:
     """The memory of an evaluated array."""
     return np.asarray(array)

@@ -1,0 +1,173 @@
+"""BERT and XLM-RoBERTa as encoders: MiniLM, bge and e5.
+
+Every token sees the whole text. Learned absolute positions (XLM-R counts them from behind its padding id),
+one token type, layer norms behind attention and feed-forward, biases everywhere, a feed-forward with gelu.
+
+Shapes: B texts, L tokens, H hidden, N heads, D a head's width.
+Source of the maths: transformers' modeling_bert and modeling_xlm_roberta, which tests compare it with.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import mlx.core as mx
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CorruptCheckpoint, UnsupportedModel
+from .architecture import positions_of
+from .attention import Sight, attention
+from .gelu import gelu, host_gelu
+from .weights import Weights
+
+# What BERT had for its training tasks, and tables of positions that old checkpoints carry.
+IGNORABLE: Final = re.compile(r"(.*\.)?(pooler|cls|lm_head|seq_relationship)\..*|.*\.position_ids")
+FORMS: Final = {"gelu": "erf", "gelu_new": "tanh", "gelu_pytorch_tanh": "tanh"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """The fields of config.json that change the vectors. `first_position` is that of a text's first token."""
+
+    vocab_size: int
+    hidden_size: int
+    num_hidden_layers: int
+    intermediate_size: int
+    num_attention_heads: int
+    max_position_embeddings: int
+    type_vocab_size: int
+    layer_norm_eps: float
+    gelu: str
+    first_position: int
+
+
+def read_config(config: Mapping[str, Any]) -> Config:
+    """Reads config.json; raises UnsupportedModel for what would silently change the vectors.
+
+    A value of a wrong kind raises what reading it raises, which the caller translates.
+    """
+    activation = config.get("hidden_act", "gelu")
+    if activation not in FORMS:
+        raise UnsupportedModel(_refusal(f"hidden_act is {activation!r}, only {', '.join(FORMS)} are implemented"))
+    if config.get("position_embedding_type", "absolute") not in ("absolute", None):
+        raise UnsupportedModel(_refusal(f"position_embedding_type is {config['position_embedding_type']!r}"))
+    for key in ("is_decoder", "add_cross_attention"):
+        if config.get(key):
+            raise UnsupportedModel(_refusal(f"{key} is {config[key]!r}"))
+    read = Config(
+        vocab_size=int(config["vocab_size"]),
+        hidden_size=int(config["hidden_size"]),
+        num_hidden_layers=int(config["num_hidden_layers"]),
+        intermediate_size=int(config["intermediate_size"]),
+        num_attention_heads=int(config["num_attention_heads"]),
+        max_position_embeddings=int(config["max_position_embeddings"]),
+        type_vocab_size=int(config.get("type_vocab_size", 2)),
+        layer_norm_eps=float(config.get("layer_norm_eps", 1e-12)),
+        gelu=FORMS[activation],
+        # XLM-R's positions stand behind its padding id.
+        first_position=int(config["max_position_embeddings"]) - positions_of(config),
+    )
+    counts = (read.vocab_size, read.hidden_size, read.num_hidden_layers, read.intermediate_size)
+    if min(*counts, read.num_attention_heads) < 1 or read.hidden_size % read.num_attention_heads:
+        raise CorruptCheckpoint(f"config.json has sizes that make no BERT model: {read}. Fetch the model again.")
+    return read
+
+
+def _refusal(what: str) -> str:
+    return f"config.json: {what} for BERT. Computing it otherwise would give wrong vectors, so the model is refused."
+
+
+def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
+    """Every tensor of the model, by its name in a checkpoint, with its unquantised shape."""
+    hidden, inner = config.hidden_size, config.intermediate_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "embeddings.word_embeddings.weight": (config.vocab_size, hidden),
+        "embeddings.position_embeddings.weight": (config.max_position_embeddings, hidden),
+        "embeddings.token_type_embeddings.weight": (config.type_vocab_size, hidden),
+        "embeddings.LayerNorm.weight": (hidden,),
+        "embeddings.LayerNorm.bias": (hidden,),
+    }
+    for layer in range(config.num_hidden_layers):
+        at = f"encoder.layer.{layer}."
+        for name, shape in {
+            "attention.self.query": (hidden, hidden),
+            "attention.self.key": (hidden, hidden),
+            "attention.self.value": (hidden, hidden),
+            "attention.output.dense": (hidden, hidden),
+            "intermediate.dense": (inner, hidden),
+            "output.dense": (hidden, inner),
+            "attention.output.LayerNorm": (hidden,),
+            "output.LayerNorm": (hidden,),
+        }.items():
+            shapes[f"{at}{name}.weight"], shapes[f"{at}{name}.bias"] = shape, shape[:1]
+    return shapes
+
+
+class Model:
+    """The encoder: token ids to hidden states. Made and called on the MLX thread."""
+
+    def __init__(self, config: Config, weights: Weights) -> None:
+        self.config = config
+        self.words = weights.embedding("embeddings.word_embeddings")
+        self.positions = weights.embedding("embeddings.position_embeddings")
+        self.types = weights.embedding("embeddings.token_type_embeddings")
+        self.norm = _Norm(weights, "embeddings.LayerNorm", config.layer_norm_eps)
+        self.layers = [_Layer(config, weights, index) for index in range(config.num_hidden_layers)]
+
+    def __call__(self, ids: mx.array, lengths: npt.NDArray[np.int32]) -> mx.array:
+        """Hidden states of the last layer.
+
+        ids: (B, L) int32, padded on the right with any id; lengths: (B,), the tokens of each row. Returns
+        (B, L, H) in the dtype of the activations; what stands at the padding has no meaning.
+        """
+        L, first = ids.shape[1], self.config.first_position
+        places = mx.arange(first, first + L)[None, :]  # (1, L)
+        x = self.norm(self.words(ids) + self.positions(places) + self.types(mx.zeros_like(places)))  # (B, L, H)
+        sight = Sight(lengths=None if int(lengths.min()) == L else lengths)
+        for layer in self.layers:
+            x = layer(x, sight)
+        return x
+
+
+class _Layer:
+    """One transformer block, its norms behind the sums."""
+
+    def __init__(self, config: Config, weights: Weights, index: int) -> None:
+        at = f"encoder.layer.{index}."
+        self.heads, self.gelu, self.host = config.num_attention_heads, config.gelu, weights.host
+        self.query = weights.linear(f"{at}attention.self.query", bias=True)
+        self.key = weights.linear(f"{at}attention.self.key", bias=True)
+        self.value = weights.linear(f"{at}attention.self.value", bias=True)
+        self.mix = weights.linear(f"{at}attention.output.dense", bias=True)
+        self.attention_norm = _Norm(weights, f"{at}attention.output.LayerNorm", config.layer_norm_eps)
+        self.up = weights.linear(f"{at}intermediate.dense", bias=True)
+        self.down = weights.linear(f"{at}output.dense", bias=True)
+        self.norm = _Norm(weights, f"{at}output.LayerNorm", config.layer_norm_eps)
+
+    def __call__(self, x: mx.array, sight: Sight) -> mx.array:
+        """x: (B, L, H). Returns (B, L, H)."""
+        B, L, H = x.shape
+        queries, keys, values = (  # (B, N, L, D) each
+            projection(x).reshape(B, L, self.heads, -1).transpose(0, 2, 1, 3)
+            for projection in (self.query, self.key, self.value)
+        )
+        mixed = attention(queries, keys, values, scale=(H // self.heads) ** -0.5, sight=sight, host=self.host)
+        x = self.attention_norm(x + self.mix(mixed.transpose(0, 2, 1, 3).reshape(B, L, H)))
+        inner = self.up(x)  # (B, L, I)
+        inner = host_gelu(inner, self.gelu) if self.host else gelu(inner, self.gelu)
+        return self.norm(x + self.down(inner))
+
+
+class _Norm:
+    """A layer norm."""
+
+    def __init__(self, weights: Weights, path: str, eps: float) -> None:
+        self.weight, self.bias, self.eps = weights.vector(f"{path}.weight"), weights.vector(f"{path}.bias"), eps
+
+    def __call__(self, x: mx.array) -> mx.array:
+        """x: (…, H). Same shape."""
+        return mx.fast.layer_norm(x, self.weight, self.bias, self.eps)
