@@ -6,8 +6,8 @@ configuration file and its commented template are all checked and written from t
 
 from __future__ import annotations
 
-import math
 import os
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -49,12 +49,29 @@ def one_of(*choices: str | None) -> Rule:
     )
 
 
+LARGEST_COUNT: Final = 2**63 - 1
+
+
+def shown(value: object) -> str:
+    """A value for a message, whatever it is."""
+    try:
+        return repr(value)
+    except ValueError:  # a whole number of too many digits
+        return f"a {type(value).__name__} too large to show"
+
+
+def _is_folder(value: Any) -> bool:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    return _is_text(path) and path != "" and "\0" not in path
+
+
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_COUNT
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value >= 0
+    # Compared, not converted: a whole number may be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
 
 
 def _is_text(value: Any) -> bool:
@@ -75,9 +92,7 @@ MILLISECONDS: Final = Rule(accepts=_is_number, allowed="a number of milliseconds
 GIGABYTES: Final = Rule(
     accepts=lambda value: _is_number(value) and value > 0, allowed="a number of gigabytes greater than 0"
 )
-FOLDER: Final = Rule(
-    accepts=lambda value: isinstance(value, os.PathLike) or (_is_text(value) and value != ""), allowed="a folder"
-)
+FOLDER: Final = Rule(accepts=_is_folder, allowed="a folder")
 
 
 class _Checked:
@@ -86,11 +101,11 @@ class _Checked:
     def __post_init__(self) -> None:
         values = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
         problems = [
-            f"{name} is {values[name]!r}, which is not allowed. Set it to {allowed}."
+            f"{name} is {shown(values[name])}, which is not allowed. Set it to {allowed}."
             for name, allowed in find_problems(type(self), values)
         ]
-        if not problems and (problem := dimension_problem(values)):
-            problems.append(problem)
+        if not problems and (reason := dimension_problem(values)):
+            problems.append(f"dimension is {values['dimension']}, but {reason}")
         if problems:
             raise ConfigError(" ".join(problems), problems=tuple(problems))
 
@@ -158,27 +173,26 @@ def find_problems(settings: type, values: Mapping[str, Any]) -> list[tuple[str, 
 
 
 def dimension_problem(values: Mapping[str, Any]) -> str | None:
-    """What is wrong with `dimension` for a model of the table, in words; None when nothing is.
+    """Why a model of the table does not have the `dimension`, in words; None when it does, or nothing is known.
 
     The other modes than "mlx" take any width: their vectors are no model's of the table.
     """
-    if values.get("mode", "mlx") != "mlx":
+    if values.get("mode", "mlx") != "mlx" or "dimension" not in values:
         return None
-    known = find_known(values["model_name"]) if "model_name" in values else None
-    dimension = values.get("dimension")
+    known, dimension = find_known(values["model_name"]), values["dimension"]
     if known is None or dimension is None or known.min_dimension <= dimension <= known.dimension:
         return None
-    return _bad_dimension(dimension, values["model_name"], known.min_dimension, known.dimension)
+    return _widths(values["model_name"], known.min_dimension, known.dimension)
 
 
 def check_dimension(dimension: int, model: str, smallest: int, largest: int) -> None:
     """Raises ConfigError unless the model has a Matryoshka width of `dimension`."""
     if not smallest <= dimension <= largest:
-        raise ConfigError(_bad_dimension(dimension, model, smallest, largest))
+        raise ConfigError(f"dimension is {dimension}, but {_widths(model, smallest, largest)}")
 
 
-def _bad_dimension(dimension: int, model: str, smallest: int, largest: int) -> str:
+def _widths(model: str, smallest: int, largest: int) -> str:
     return (
-        f"dimension is {dimension}, but {model} gives vectors of {smallest} to {largest} dimensions. "
-        f"Set a dimension in that range, or leave it None for all {largest}."
+        f"{model} gives vectors of {smallest} to {largest} dimensions. Set a dimension in that range, or leave it None "
+        f"for all {largest}."
     )

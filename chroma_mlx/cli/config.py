@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,9 @@ def run_show(options: argparse.Namespace) -> int:
     """Prints the effective configuration."""
     from ..config import resolve
 
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A value may hold what the terminal has no character for, and a path what is no text at all.
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
     effective = resolve(options.config)
     values = next(iter(effective.config.to_dict().values()))
     if options.json:
@@ -61,12 +66,14 @@ def run_init(options: argparse.Namespace) -> int:
     if options.user and options.file:
         raise ConfigError("Both a file and --user were given. Pass one or the other.")
     path: Path = user_file() if options.user else options.file or Path(FILE_NAME)
-    if options.user:
-        path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        if options.user:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w" if options.force else "x", encoding="utf-8") as file:
             file.write(commented_yaml())
     except FileExistsError as error:
         raise ConfigError(f"{path} is there already. Pass --force to replace it, or another name.") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written ({error.strerror}). Name another file.") from error
     print(f"Wrote {path}")
     return 0

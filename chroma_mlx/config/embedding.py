@@ -10,8 +10,9 @@ from typing import Any, Final, Literal, TypeAlias
 import yaml
 
 from ..settings import MachineSettings, Rule, VectorSettings, dimension_problem, one_of, rule_of, setting
-from .sources import DEFAULT, SECTION, Sourced, gather, raise_all, read_section
+from .sources import DEFAULT, SECTION, Sourced, gather, raise_all, read_section, refusal
 
+ARGUMENT: Final = "argument"
 Mode: TypeAlias = Literal["mlx", "user_provided", "mock"]
 
 
@@ -59,8 +60,8 @@ class EmbeddingConfig(VectorSettings, MachineSettings):
         """
         problems: list[str] = []
         values = read_section(data, RULES, "configuration", problems)
-        if not problems and (problem := dimension_problem({**DEFAULTS, **values})):
-            problems.append(f"configuration: {problem}")
+        if reason := dimension_problem({**DEFAULTS, **values}):
+            problems.append(refusal(f"configuration: {SECTION}.dimension", values["dimension"], sentence(reason)))
         raise_all(problems)
         return cls(**values)
 
@@ -73,7 +74,10 @@ class EmbeddingConfig(VectorSettings, MachineSettings):
 
     def to_yaml(self) -> str:
         """The text of a configuration file with every key, which `from_yaml` reads."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        values = self.to_dict()
+        # PyYAML takes these for the end of a line, and folds them into a space.
+        breaks = any(mark in str(value) for value in values[SECTION].values() for mark in "\x85\u2028\u2029\ufeff")
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=not breaks)
 
     def _part(self, settings: type[VectorSettings] | type[MachineSettings]) -> dict[str, Any]:
         return {each.name: getattr(self, each.name) for each in fields(settings)}
@@ -107,15 +111,26 @@ def resolve(source: ConfigSource = None, arguments: Mapping[str, Any] | None = N
 
     `source` is an EmbeddingConfig, the path of a file, or None to look for one. Raises ConfigError.
     """
+    problems: list[str] = []
     if isinstance(source, EmbeddingConfig):
-        values = {key: Sourced(getattr(source, key), "configuration object") for key in RULES}
+        values = {key: Sourced(getattr(source, key), "configuration object", key) for key in RULES}
     else:
-        values = {key: Sourced(value, DEFAULT) for key, value in DEFAULTS.items()} | gather(source, RULES)
-    values |= {key: Sourced(value, "argument") for key, value in (arguments or {}).items()}
+        values = {key: Sourced(value, DEFAULT, key) for key, value in DEFAULTS.items()}
+        values |= gather(source, RULES, problems)
+    values |= {key: Sourced(value, ARGUMENT, key) for key, value in (arguments or {}).items()}
     plain = {key: sourced.value for key, sourced in values.items()}
-    if values["dimension"].source != "argument" and (problem := dimension_problem(plain)):
-        raise_all([f"{values['dimension'].source}: {problem}"])
+    dimension = values["dimension"]
+    # The arguments are checked where they are used, in their own words.
+    if dimension.source != ARGUMENT and RULES["model_name"].accepts(plain["model_name"]):
+        if reason := dimension_problem(plain):
+            problems.append(refusal(dimension.place, dimension.value, sentence(reason)))
+    raise_all(problems)
     return Effective(EmbeddingConfig(**plain), {key: sourced.source for key, sourced in values.items()})
+
+
+def sentence(reason: str) -> str:
+    """A reason that begins with a model's name, as a sentence of its own."""
+    return f"The model {reason}".replace("None", "null")
 
 
 def commented_yaml() -> str:

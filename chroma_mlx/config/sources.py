@@ -15,8 +15,8 @@ import platformdirs
 import yaml
 
 from ..errors import ConfigError
-from ..settings import Rule
-from .yaml_file import parse_yaml, read_yaml
+from ..settings import Rule, shown
+from .yaml_file import parse_yaml, read_yaml, unreadable
 
 SECTION: Final = "embedding"
 FILE_NAME: Final = "embedding_config.yaml"
@@ -25,14 +25,17 @@ PATH_VARIABLE: Final = "CHROMA_MLX_CONFIG"
 # Variables of the prefix that are no keys of the configuration.
 OTHER_VARIABLES: Final = frozenset({PATH_VARIABLE, "CHROMA_MLX_BLAS"})
 DEFAULT: Final = "default"
+MOST_SHOWN: Final = 79
+MOST_PROBLEMS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Sourced:
-    """A value and where it came from, in words."""
+    """A value, where it came from in words, and for messages the place it stands at."""
 
     value: Any
     source: str
+    place: str
 
 
 def find_file(path: str | os.PathLike[str] | None) -> tuple[Path, str] | None:
@@ -41,14 +44,31 @@ def find_file(path: str | os.PathLike[str] | None) -> tuple[Path, str] | None:
     A given path, else the one that CHROMA_MLX_CONFIG names, else the working folder's, else the user's.
     """
     if path is not None:
-        return Path(path).expanduser(), "given"
+        return _path(path), "given"
     named = os.environ.get(PATH_VARIABLE)
     if named:
-        return Path(named).expanduser(), PATH_VARIABLE
+        return _path(named), PATH_VARIABLE
     for candidate, why in ((Path(FILE_NAME), "working folder"), (user_file(), "user's configuration")):
-        if candidate.exists():
-            return candidate, why
+        try:
+            candidate.lstat()  # a link that leads nowhere is a mistake to tell of
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise unreadable(candidate, error.strerror or str(error)) from error
+        return candidate, why
     return None
+
+
+def _path(path: object) -> Path:
+    if not isinstance(path, str | os.PathLike) or not isinstance(os.fspath(path), str):
+        raise ConfigError(
+            f"config is {shown(path)}, which is neither an EmbeddingConfig nor a path. Pass one of them; "
+            "EmbeddingConfig.from_dict makes one of a dict."
+        )
+    expanded = os.path.expanduser(path)  # pathlib's raises for a user that does not exist
+    if "\0" in expanded:
+        raise unreadable(repr(expanded), "no path holds a NUL character")
+    return Path(expanded)
 
 
 def user_file() -> Path:
@@ -56,21 +76,19 @@ def user_file() -> Path:
     return platformdirs.user_config_path("chroma-mlx") / FILE_NAME
 
 
-def gather(path: str | os.PathLike[str] | None, rules: Mapping[str, Rule]) -> dict[str, Sourced]:
+def gather(path: str | os.PathLike[str] | None, rules: Mapping[str, Rule], problems: list[str]) -> dict[str, Sourced]:
     """The values that the file and the environment give, by key; the environment wins.
 
-    Raises ConfigError with every unknown key and every value that `rules` do not allow.
+    Every unknown key and every value that `rules` do not allow is added to `problems`. Raises ConfigError
+    for a file that cannot be read at all.
     """
     values: dict[str, Sourced] = {}
-    problems: list[str] = []
     found = find_file(path)
     if found is not None:
         file, why = found
         section = read_section(read_yaml(file), rules, str(file), problems)
-        values |= {key: Sourced(value, f"{file} ({why})") for key, value in section.items()}
-    values |= read_environment(rules, problems)
-    raise_all(problems)
-    return values
+        values |= {key: Sourced(value, f"{file} ({why})", f"{file}: {SECTION}.{key}") for key, value in section.items()}
+    return values | read_environment(rules, problems)
 
 
 def read_section(data: Any, rules: Mapping[str, Rule], where: str, problems: list[str]) -> dict[str, Any]:
@@ -83,7 +101,7 @@ def read_section(data: Any, rules: Mapping[str, Rule], where: str, problems: lis
     for key in data:
         if key != SECTION:
             hint = f"It belongs under `{SECTION}:`." if key in rules else f"The one known key is {SECTION}."
-            problems.append(f"{where}: {key}: unknown key. {hint}")
+            problems.append(f"{where}: {_key(key)}: unknown key. {hint}")
     section = data.get(SECTION)
     if section is None:
         return {}
@@ -92,12 +110,10 @@ def read_section(data: Any, rules: Mapping[str, Rule], where: str, problems: lis
         return {}
     for key, value in section.items():
         if key not in rules:
-            problems.append(f"{where}: {SECTION}.{key}: unknown key. {_known(str(key), rules)}")
+            problems.append(f"{where}: {SECTION}.{_key(key)}: unknown key. {_known(str(key), rules)}")
         elif not rules[key].accepts(value):
-            problems.append(
-                f"{where}: {SECTION}.{key}: {_shown(value)} is not allowed. Set it to {_allowed(rules[key])}."
-            )
-    return {key: value for key, value in section.items() if key in rules}
+            problems.append(refusal(f"{where}: {SECTION}.{key}", value, f"Set it to {_allowed(rules[key])}."))
+    return {key: value for key, value in section.items() if key in rules and rules[key].accepts(value)}
 
 
 def read_environment(rules: Mapping[str, Rule], problems: list[str]) -> dict[str, Sourced]:
@@ -114,17 +130,26 @@ def read_environment(rules: Mapping[str, Rule], problems: list[str]) -> dict[str
             continue  # `VARIABLE= command` is how one variable is taken out of an environment
         value = text if is_text and text != "null" else _scalar(text)
         if rules[key].accepts(value):
-            values[key] = Sourced(value, name)
+            values[key] = Sourced(value, name, name)
         else:
-            problems.append(f"{name}: {_shown(value)} is not allowed. Set it to {_allowed(rules[key])}.")
+            problems.append(refusal(name, value, f"Set it to {_allowed(rules[key])}."))
     return values
+
+
+def refusal(place: str, value: Any, what_to_do: str) -> str:
+    """The problem that a value is not allowed."""
+    return f"{place}: {_shown(value)} is not allowed. {what_to_do}"
 
 
 def raise_all(problems: list[str]) -> None:
     """Raises ConfigError with a line for each problem, if there is any."""
     if problems:
+        lines = [
+            *problems[:MOST_PROBLEMS],
+            *([f"… and {len(problems) - MOST_PROBLEMS:,} more"] * (len(problems) > MOST_PROBLEMS)),
+        ]
         title = "The configuration is not valid" if len(problems) == 1 else "The configuration has errors"
-        raise ConfigError("\n  ".join([f"{title}:", *problems]), problems=tuple(problems))
+        raise ConfigError("\n  ".join([f"{title}:", *lines]), problems=tuple(problems))
 
 
 def _variables() -> Iterator[tuple[str, str]]:
@@ -145,10 +170,17 @@ def _known(name: str, names: Iterable[str]) -> str:
     return f"Did you mean {close[0]}?" if close else f"Known are {', '.join(names)}."
 
 
+def _key(key: object) -> str:
+    return key if isinstance(key, str) else _shown(key)
+
+
 def _shown(value: Any) -> str:
     """A value as YAML has it, not too long."""
-    shown = json.dumps(value, ensure_ascii=False, default=str)
-    return shown if len(shown) <= 80 else f"{shown[:79]}…"
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except (TypeError, ValueError, RecursionError):  # a key that is no text, a ring, a number of 5,000 digits
+        text = shown(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
 
 
 def _allowed(rule: Rule) -> str:
