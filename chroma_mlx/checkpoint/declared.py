@@ -56,7 +56,8 @@ class Declared:
     `transformer` is the folder that holds config.json, the tokenizer and the weights. `prompts` maps a kind
     ("query", "document") or the name of another task to the text put before it. `include_prompt` False
     leaves the prompt's tokens out of the pooling. `max_tokens` counts the end token too. `dense` are the
-    layers behind the pooling, None where there is no modules.json to say.
+    layers behind the pooling, None where there is no modules.json to say. `whole` is a checkpoint of
+    sentence-transformers with its pooling: one that names no prompt has none, unlike a conversion.
     """
 
     transformer: Path
@@ -66,6 +67,7 @@ class Declared:
     max_tokens: int | None
     lower_case: bool
     dense: tuple[DenseLayer, ...] | None
+    whole: bool
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -110,9 +112,6 @@ def read_declared(folder: Path) -> Declared:
             )
     pooling, include_prompt = _read_pooling(pooling_folder)
     prompts = _read_prompts(folder / "config_sentence_transformers.json")
-    if prompts is None and pooling is not None:
-        # A whole sentence-transformers checkpoint that names no prompt has none, unlike a conversion.
-        prompts = {"query": "", "document": ""}
     max_tokens, lower_case = _read_limits(transformer)
     return Declared(
         transformer=transformer,
@@ -123,6 +122,7 @@ def read_declared(folder: Path) -> Declared:
         lower_case=lower_case,
         # Conversions keep a modules.json whose folders they left out: that says nothing.
         dense=tuple(dense) if pooling is not None and modules else None,
+        whole=pooling is not None,
     )
 
 

@@ -66,19 +66,29 @@ def resolve_settings(settings: VectorSettings, checkpoint: Checkpoint, defaults:
 
     `width` is the checkpoint's full one. Raises ConfigError when a setting is outside what the model can do.
     """
+    prompts, known = _prompts(settings.model_name, checkpoint, defaults), find_known(settings.model_name)
     return Meaning(
         prompts={
-            "query": _prompt(settings.query_instruction, "query", checkpoint, defaults),
-            "document": _prompt(settings.document_instruction, "document", checkpoint, defaults),
+            "query": _prompt(settings.query_instruction, "query", prompts, defaults),
+            "document": _prompt(settings.document_instruction, "document", prompts, defaults),
         },
-        pooling=settings.pooling or checkpoint.declared.pooling or defaults.pooling,
+        pooling=settings.pooling or checkpoint.declared.pooling or (known.pooling if known else defaults.pooling),
         max_tokens=_max_tokens(settings, checkpoint, defaults),
         dimension=_dimension(settings, width),
     )
 
 
-def _prompt(given: str | None, kind: Kind, checkpoint: Checkpoint, defaults: Defaults) -> str:
-    prompts = checkpoint.declared.prompts or defaults.prompts
+def _prompts(model_name: str, checkpoint: Checkpoint, defaults: Defaults) -> Mapping[str, str]:
+    """The model's own prompts by name: what the checkpoint names, else the table, else the architecture's."""
+    known = find_known(model_name)
+    if checkpoint.declared.prompts is not None:
+        return checkpoint.declared.prompts
+    if known is not None and known.prompts is not None:
+        return known.prompts
+    return {"query": "", "document": ""} if checkpoint.declared.whole else defaults.prompts
+
+
+def _prompt(given: str | None, kind: Kind, prompts: Mapping[str, str], defaults: Defaults) -> str:
     if given is None or given in prompts:  # the name of one of the model's own
         return prompts.get(kind if given is None else given, "")
     template = defaults.query_template
