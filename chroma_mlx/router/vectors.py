@@ -73,6 +73,6 @@ def _not_comparable(row: npt.NDArray[np.float64], length: float) -> str:
     if length == 0.0:
         return "its vector is zero, so it has no direction. A failed embedding often looks so; make it again"
     return (
-        f"its vector has the length {length:.3g}, whose square float32 cannot hold, so that Chroma would compare it as zero "
-        f"or as no number. Scale it to a length between {SHORTEST:g} and {LONGEST:g}"
+        f"its vector has the length {length:.3g}, whose square float32 cannot hold, so that Chroma would compare it as "
+        f"zero or as no number. Scale it to a length between {SHORTEST:g} and {LONGEST:g}"
     )
