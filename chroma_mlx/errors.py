@@ -118,10 +118,11 @@ class CollectionMismatch(ChromaMLXError, ValueError):
 class PartialWrite(ChromaMLXError, RuntimeError):
     """The database failed after `written` of `total` records, the first of the call, were stored."""
 
-    def __init__(self, *, written: int, total: int, reason: str) -> None:
+    def __init__(self, *, written: int, total: int, method: str, reason: str) -> None:
+        again = "update" if method == "update" else "upsert"  # add refuses what is there by now
         super().__init__(
             f"The first {written:,} of {total:,} records were written, then the database failed ({reason}). Nothing "
-            "else was written. Once the database is well, call upsert again with all of them; what is there is "
+            f"else was written. Once the database is well, call {again} again with all of them; what is there is "
             "replaced by the same."
         )
         self.written, self.total = written, total

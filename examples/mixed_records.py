@@ -1,6 +1,6 @@
 """Records with text and records with vectors in one call: only what has no vector is embedded.
 
-    python examples/mixed_records.py [FOLDER]
+python examples/mixed_records.py [FOLDER]
 """
 
 import sys
@@ -21,7 +21,12 @@ def main() -> None:
     done = pantry.upsert(
         [
             {"id": "flour", "text": "Strong flour makes a good loaf of bread.", "metadata": {"shelf": 1}},
-            {"id": "honey", "text": "Honey keeps for years in a closed jar.", "vector": ready, "metadata": {"shelf": 2}},
+            {
+                "id": "honey",
+                "text": "Honey keeps for years in a closed jar.",
+                "vector": ready,
+                "metadata": {"shelf": 2},
+            },
             Record("tea", text="Green tea wants water below boiling.", metadata={"shelf": 2}),
         ]
     )

@@ -1,6 +1,6 @@
 """Vectors that you have already: no model is loaded, and text without a vector is refused.
 
-    python examples/user_provided.py [FOLDER]
+python examples/user_provided.py [FOLDER]
 """
 
 import sys

@@ -10,7 +10,7 @@ from typing import Any, Final, Literal, TypeAlias
 import yaml
 
 from ..settings import MachineSettings, Rule, VectorSettings, dimension_problem, one_of, rule_of, setting
-from .sources import DEFAULT, SECTION, Sourced, gather, raise_all, read_section, refusal
+from .sources import DEFAULT, SECTION, Sourced, gather, known_names, raise_all, read_section, refusal
 
 ARGUMENT: Final = "argument"
 Mode: TypeAlias = Literal["mlx", "user_provided", "mock"]
@@ -118,12 +118,13 @@ def resolve(source: ConfigSource = None, arguments: Mapping[str, Any] | None = N
         values = {key: Sourced(value, DEFAULT, key) for key, value in DEFAULTS.items()}
         values |= gather(source, RULES, problems)
     values |= {key: Sourced(value, ARGUMENT, key) for key, value in (arguments or {}).items()}
-    plain = {key: sourced.value for key, sourced in values.items()}
+    problems += [f"argument {key}: unknown key. {known_names(key, RULES)}" for key in values if key not in RULES]
+    plain = {key: sourced.value for key, sourced in values.items() if key in RULES}
     dimension = values["dimension"]
     # The arguments are checked where they are used, in their own words.
-    if dimension.source != ARGUMENT and RULES["model_name"].accepts(plain["model_name"]):
-        if reason := dimension_problem(plain):
-            problems.append(refusal(dimension.place, dimension.value, sentence(reason)))
+    checked_here = dimension.source != ARGUMENT and RULES["model_name"].accepts(plain["model_name"])
+    if checked_here and (reason := dimension_problem(plain)):
+        problems.append(refusal(dimension.place, dimension.value, sentence(reason)))
     raise_all(problems)
     return Effective(EmbeddingConfig(**plain), {key: sourced.source for key, sourced in values.items()})
 

@@ -110,7 +110,7 @@ def read_section(data: Any, rules: Mapping[str, Rule], where: str, problems: lis
         return {}
     for key, value in section.items():
         if key not in rules:
-            problems.append(f"{where}: {SECTION}.{_key(key)}: unknown key. {_known(str(key), rules)}")
+            problems.append(f"{where}: {SECTION}.{_key(key)}: unknown key. {known_names(str(key), rules)}")
         elif not rules[key].accepts(value):
             problems.append(refusal(f"{where}: {SECTION}.{key}", value, f"Set it to {_allowed(rules[key])}."))
     return {key: value for key, value in section.items() if key in rules and rules[key].accepts(value)}
@@ -123,7 +123,7 @@ def read_environment(rules: Mapping[str, Rule], problems: list[str]) -> dict[str
         key = name.removeprefix(PREFIX).lower()
         if key not in rules:
             names = [PREFIX + key.upper() for key in rules]
-            problems.append(f"{name}: unknown variable. {_known(name, [*names, *sorted(OTHER_VARIABLES)])}")
+            problems.append(f"{name}: unknown variable. {known_names(name, [*names, *sorted(OTHER_VARIABLES)])}")
             continue
         is_text = rules[key].accepts("a text")
         if text == "" and not key.endswith("_instruction"):
@@ -165,7 +165,8 @@ def _scalar(text: str) -> Any:
         return text
 
 
-def _known(name: str, names: Iterable[str]) -> str:
+def known_names(name: str, names: Iterable[str]) -> str:
+    """The name that was probably meant, or all there are, in a sentence."""
     close = difflib.get_close_matches(name, list(names), n=1)
     return f"Did you mean {close[0]}?" if close else f"Known are {', '.join(names)}."
 

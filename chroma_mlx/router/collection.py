@@ -35,13 +35,12 @@ class _Routed:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self._target.name!r}, function={self._target.embedder.function!r})"
 
-    def _kept(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Arguments of `modify` with the fingerprint among the new metadata, which replace all of the old."""
-        metadata = arguments.get("metadata")
+    def _kept(self, metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
+        """New metadata, which replace all of the old, with the fingerprint among them."""
+        if metadata is None:
+            return None
         stored = (self._target.chroma.metadata or {}).get(FINGERPRINT_KEY)
-        if metadata is None or stored is None:
-            return dict(arguments)
-        return {**arguments, "metadata": {FINGERPRINT_KEY: stored, **metadata}}
+        return {**({} if stored is None else {FINGERPRINT_KEY: stored}), **metadata}
 
 
 class RoutedCollection(_Routed):
@@ -115,14 +114,19 @@ class RoutedCollection(_Routed):
         include_vectors: bool = False,
     ) -> list[Hits]:
         """As `query`, for many texts or vectors at once: one Hits each, in their order."""
-        filters = {"where": where, "where_document": where_document, "ids": None if ids is None else list(ids)}
+        filters = {"where": where, "where_document": where_document, "ids": ids}
         return run(
             query(self._target, texts, vectors, n_results=n_results, include_vectors=include_vectors, filters=filters)
         )
 
-    def modify(self, **arguments: Any) -> None:
+    def modify(
+        self,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        configuration: Mapping[str, Any] | None = None,
+    ) -> None:
         """Chroma's own `modify`; new metadata replaces the old, but for the fingerprint of the vectors."""
-        self._target.chroma.modify(**self._kept(arguments))
+        self._target.chroma.modify(name=name, metadata=self._kept(metadata), configuration=configuration)
 
 
 class AsyncRoutedCollection(_Routed):
@@ -176,11 +180,16 @@ class AsyncRoutedCollection(_Routed):
         include_vectors: bool = False,
     ) -> list[Hits]:
         """See RoutedCollection."""
-        filters = {"where": where, "where_document": where_document, "ids": None if ids is None else list(ids)}
+        filters = {"where": where, "where_document": where_document, "ids": ids}
         return await run_async(
             query(self._target, texts, vectors, n_results=n_results, include_vectors=include_vectors, filters=filters)
         )
 
-    async def modify(self, **arguments: Any) -> None:
+    async def modify(
+        self,
+        name: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        configuration: Mapping[str, Any] | None = None,
+    ) -> None:
         """See RoutedCollection."""
-        await self._target.chroma.modify(**self._kept(arguments))
+        await self._target.chroma.modify(name=name, metadata=self._kept(metadata), configuration=configuration)

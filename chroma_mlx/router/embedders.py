@@ -17,7 +17,7 @@ from ..functions.saved import SavedFunction
 from ..models.known import find_known
 from ..texts import check_texts
 from .report import ModelInfo
-from .vectors import read_vector
+from .vectors import LONGEST, SHORTEST, read_vector
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ..engine.plan import Kind
 
 # Texts to vectors, (n, dimension), in their order.
-QueryFunction: TypeAlias = Callable[[list[str]], npt.ArrayLike]
+QueryFunction: TypeAlias = Callable[[list[str]], Any]
 PROBE = "Is anybody there?"
 
 
@@ -214,16 +214,21 @@ class UserProvidedEmbedder:
                     else '{"id": …, "text": …, "vector": …}.'
                 )
             )
-        made = list(np.asarray(self.query_function(list(texts))))
+        returned = self.query_function(list(texts))
+        try:
+            made = [read_vector(vector) for vector in returned]
+            vectors = np.stack(made) if made else np.empty((0, 0), dtype=np.float32)
+        except (TypeError, ValueError) as error:
+            raise EngineError(
+                f"query_function returned no vectors, one of one width for each text, but {type(returned).__name__}: "
+                f"{error}. Return an array (n, dimension), or a list of such rows."
+            ) from error
         if len(made) != len(texts):
             raise EngineError(
                 f"query_function returned {len(made)} vectors for {len(texts)} texts. It must return one for each, in "
                 "their order."
             )
-        try:
-            return Embedded(np.stack([read_vector(vector) for vector in made]), 0)
-        except ValueError as error:
-            raise EngineError(f"query_function returned no vectors: one {error}.") from error
+        return Embedded(vectors, 0)
 
     def width(self) -> int | None:
         """The dimension asked for; else whatever the first vector has."""
@@ -270,9 +275,6 @@ def check_query_vectors(vectors: Sequence[npt.NDArray[np.float32]]) -> None:
     """Raises InputError for a query vector that is not finite or has no direction."""
     for place, vector in enumerate(vectors):
         length = float(np.linalg.norm(vector.astype(np.float64)))
-        if not 0.0 < length < float("inf"):
-            raise InputError(
-                f"Query vector {place} is {'zero' if length == 0.0 else 'not finite'}, so nothing is near it. Make it "
-                "again.",
-                index=place,
-            )
+        if not SHORTEST <= length <= LONGEST:
+            what = "zero" if length == 0.0 else f"of length {length:.3g}" if np.isfinite(length) else "not finite"
+            raise InputError(f"Query vector {place} is {what}, so nothing is near it. Make it again.", index=place)

@@ -42,7 +42,9 @@ def _read_key(key: object) -> str:
 def _read_value(key: str, value: object) -> Any:
     if value is None or isinstance(value, SparseVector):
         return value
-    if isinstance(value, list | tuple | np.ndarray):
+    if isinstance(value, np.ndarray):
+        value = value.tolist()  # of one without an axis, its one value
+    if isinstance(value, list | tuple):
         values = [_read_scalar(key, each) for each in value]
         if not values or len({type(each) for each in values}) > 1:
             raise ValueError(

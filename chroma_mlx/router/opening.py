@@ -92,6 +92,8 @@ def _creation(embedder: Embedder, own: Any, arguments: Mapping[str, Any]) -> dic
     """The arguments of create_collection: the user's, the function, and the fingerprint if it is known already."""
     # Another process may make it at the same time: whoever comes second opens it, and checks it as any other.
     given = {**arguments, "get_or_create": arguments.get("get_or_create", True)}
+    if given.get("configuration") is not None:
+        given["configuration"] = dict(given["configuration"])  # Chroma puts the function into it
     if own is not None:
         given["metadata"] = {**(given.get("metadata") or {}), FINGERPRINT_KEY: json.dumps(own.to_dict())}
     schema = given.get("schema")

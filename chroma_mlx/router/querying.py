@@ -32,6 +32,8 @@ def query(
     started = time.perf_counter()
     if (texts is None) == (vectors is None):
         raise InputError("A query needs a text or a vector, and one of them alone. Pass query('…') or query(vector=…).")
+    if isinstance(filters["ids"], str):
+        raise InputError("ids is one str, not a list of ids. Pass a list, also for a single id: ['…'].")
     if isinstance(n_results, bool) or not isinstance(n_results, int) or n_results < 1:
         raise InputError(f"n_results is {n_results!r}. Pass a whole number of 1 or more.")
     tokens = 0
@@ -43,10 +45,11 @@ def query(
         embedded = yield Call(target.embedder.embed, {"texts": texts, "kind": "query"}, computes=True)
         rows, tokens = list(embedded.vectors), embedded.tokens
     else:
-        rows = _read_vectors(vectors or ())
+        rows = _read_vectors([] if vectors is None else vectors)
     check_query_vectors(rows)
     for row in rows:
         yield from _check_width(target, row.size, "the query's vector is one of")
+    filters = {**filters, "ids": None if filters["ids"] is None else list(filters["ids"])}
     include = [*INCLUDE, "embeddings"] if include_vectors else list(INCLUDE)
     arguments = {"query_embeddings": rows, "n_results": n_results, "include": include, **filters}
     found = yield Call(target.chroma.query, arguments)

@@ -84,6 +84,9 @@ def read_records(records: Iterable[RecordLike], method: Method, *, embeds: bool)
         known = columns.ids[index]
         if known and first.setdefault(known, index) != index:
             columns.refuse(index, f"its id is that of record {first[known]} too. Give every record its own id.")
+        if method == "add" and (metadata := columns.metadatas[index]) is not None:
+            # None takes a key away, and a new record has none to take.
+            columns.metadatas[index] = {key: value for key, value in metadata.items() if value is not None} or None
         if usable:  # a value that cannot be used is not missing too
             _check_content(columns, index, method, embeds)
     if not columns.ids:
@@ -120,7 +123,7 @@ def _read_one(columns: Columns, index: int, record: object) -> bool:
             reasons.append(f"its {name} {error}.")
     if columns.ids[index] is None:
         columns.ids[index] = ""
-        if values.get("id") is None and values:
+        if values.get("id") is None and isinstance(record, Mapping | Record):
             reasons.append("it has no id. Give every record an id, a text of one character or more.")
     for reason in reasons:
         columns.refuse(index, reason)

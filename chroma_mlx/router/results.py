@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, overload
@@ -75,8 +74,9 @@ class Hits(Sequence[Hit]):
 
 
 def _snippet(hit: Hit) -> str:
-    shown = hit.text if hit.text is not None else hit.uri or ""
-    return textwrap.shorten(shown, width=SNIPPET_CHARACTERS, placeholder=" …")
+    shown = " ".join((hit.text if hit.text is not None else hit.uri or "").split())
+    # By characters: there are languages without spaces.
+    return shown if len(shown) <= SNIPPET_CHARACTERS else f"{shown[: SNIPPET_CHARACTERS - 2].rstrip()} …"
 
 
 def read_results(found: Mapping[str, Any], space: str) -> list[Hits]:

@@ -100,7 +100,7 @@ class EmbeddingRouter:
         Raises CollectionMismatch, DimensionMismatch, ConfigError, ModelNotFound, and chromadb's NotFoundError
         without `create`.
         """
-        if inspect.iscoroutinefunction(client.get_collection):
+        if _is_asynchronous(client):
             raise ConfigError("This client is asynchronous. Use `await router.async_collection(client, name)`.")
         steps = open_target(
             client, name, self._embedder, self._usage, create=create, same_space=same_space, arguments=chroma_arguments
@@ -111,7 +111,7 @@ class EmbeddingRouter:
         self, client: Any, name: str, *, create: bool = True, same_space: bool = False, **chroma_arguments: Any
     ) -> AsyncRoutedCollection:
         """As `collection`, for AsyncHttpClient."""
-        if not inspect.iscoroutinefunction(client.get_collection):
+        if not _is_asynchronous(client):
             raise ConfigError("This client is not asynchronous. Use `router.collection(client, name)`.")
         steps = open_target(
             client, name, self._embedder, self._usage, create=create, same_space=same_space, arguments=chroma_arguments
@@ -144,6 +144,7 @@ class EmbeddingRouter:
         started = time.perf_counter()
         mode: str = self.config.mode
         try:
+            self._embedder  # noqa: B018 - decides on the fallback here, whose warning names the caller of this
             mode = self.mode
             detail, healthy = self._embedder.probe(), True
             if self._fallback_reason:
@@ -187,3 +188,15 @@ class EmbeddingRouter:
             )
             return MockEmbedder(self.config)
         return embedder
+
+
+def _is_asynchronous(client: Any) -> bool:
+    """Whether a client's calls are awaited. Raises ConfigError for what is no client."""
+    if inspect.isawaitable(client):
+        raise ConfigError("The client was not awaited. Make it by `await chromadb.AsyncHttpClient(…)`.")
+    if not callable(getattr(client, "get_collection", None)):
+        raise ConfigError(
+            f"The client is of type {type(client).__name__}, which is no client of Chroma. Pass what "
+            "chromadb.PersistentClient, HttpClient, EphemeralClient, CloudClient or AsyncHttpClient returns."
+        )
+    return inspect.iscoroutinefunction(client.get_collection)

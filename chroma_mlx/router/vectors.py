@@ -10,6 +10,9 @@ import numpy.typing as npt
 
 # What bfloat16 makes of a unit vector is off by up to 0.4 %.
 UNIT_TOLERANCE: Final = 0.01
+# Chroma squares lengths in float32, which goes from 1e-38 to 3e38.
+SHORTEST: Final = 1e-18
+LONGEST: Final = 1e18
 # Rows whose lengths are computed together: their float64 copies stay in the processor's cache.
 ROWS: Final = 256
 
@@ -49,11 +52,12 @@ def vector_problems(
         places = fitting[start : start + ROWS]
         rows = np.array([vectors[place] for place in places], dtype=np.float64)  # (ROWS, width)
         lengths = np.sqrt(np.einsum("ij,ij->i", rows, rows))
-        for row in np.flatnonzero(~(lengths > 0.0) | ~np.isfinite(lengths)):
-            yield places[row], _no_direction(rows[row])
+        comparable = (lengths >= SHORTEST) & (lengths <= LONGEST)
+        for row in np.flatnonzero(~comparable):
+            yield places[row], _not_comparable(rows[row], lengths[row])
         if space == "ip" and normalized:
             unit = np.abs(lengths - 1.0) <= UNIT_TOLERANCE
-            for row in np.flatnonzero(~unit & (lengths > 0.0) & np.isfinite(lengths)):
+            for row in np.flatnonzero(~unit & comparable):
                 yield (
                     places[row],
                     f"its vector has the length {lengths[row]:.4g}, and in this collection's space, ip, only vectors "
@@ -62,8 +66,13 @@ def vector_problems(
                 )
 
 
-def _no_direction(row: npt.NDArray[np.float64]) -> str:
+def _not_comparable(row: npt.NDArray[np.float64], length: float) -> str:
     bad = np.flatnonzero(~np.isfinite(row))
     if bad.size:
         return f"its vector holds {row[bad[0]]} at position {bad[0]}, as float32. Every value must be finite"
-    return "its vector is zero, so it has no direction. A failed embedding often looks so; make it again"
+    if length == 0.0:
+        return "its vector is zero, so it has no direction. A failed embedding often looks so; make it again"
+    return (
+        f"its vector has the length {length:.3g}, whose square float32 cannot hold, so that Chroma would compare it as "
+        f"zero or as no number. Scale it to a length between {SHORTEST:g} and {LONGEST:g}"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import DimensionMismatch, InputError, PartialWrite, RecordError, RecordProblem, TextTooLong
-from .record import Columns, Method, RecordLike, Vector, read_records, select
+from .record import Columns, Method, RecordLike, read_records, select
 from .report import WriteResult
 from .steps import Call, Steps
 from .target import Target
@@ -36,9 +37,7 @@ def write(target: Target, method: Method, records: Iterable[RecordLike]) -> Step
     if embedded:
         yield from target.settle(write=True)
         tokens = yield from _embed(target, columns, embedded, width)
-    with_vectors = [place for place in range(len(columns)) if columns.vectors[place] is not None]
-    without = [place for place in range(len(columns)) if columns.vectors[place] is None]
-    yield from _store(target, method, columns, [with_vectors, without])
+    yield from _store(target, method, columns)
     result = WriteResult(
         inserted=len(columns) - existing,
         updated=existing,
@@ -136,28 +135,29 @@ def _embed(target: Target, columns: Columns, places: Sequence[int], width: int |
     return int(embedded.tokens)
 
 
-def _store(target: Target, method: Method, columns: Columns, groups: Sequence[list[int]]) -> Steps[None]:
-    """Writes each group of places (a call of Chroma's has vectors for all its rows or for none)."""
+def _store(target: Target, method: Method, columns: Columns) -> Steps[None]:
+    """Writes the records in the order of the call; a call of Chroma's has vectors for all its rows or for none."""
     size = yield from target.find_max_batch()
     written = 0
-    for group in groups:
-        for start in range(0, len(group), size):
-            part = group[start : start + size]
+    for has_vector, run in itertools.groupby(range(len(columns)), lambda place: columns.vectors[place] is not None):
+        places = list(run)
+        for start in range(0, len(places), size):
+            part = places[start : start + size]
             try:
-                yield Call(getattr(target.chroma, method), _arguments(columns, part))
+                yield Call(getattr(target.chroma, method), _arguments(columns, part, has_vector))
             except Exception as error:
                 if written == 0:
                     raise
                 reason = f"{type(error).__name__}: {error}"
-                raise PartialWrite(written=written, total=len(columns), reason=reason) from error
+                raise PartialWrite(written=written, total=len(columns), method=method, reason=reason) from error
             written += len(part)
 
 
-def _arguments(columns: Columns, places: Sequence[int]) -> dict[str, Any]:
-    vectors: list[Vector | None] | None = select(columns.vectors, places)
+def _arguments(columns: Columns, places: Sequence[int], has_vector: bool) -> dict[str, Any]:
+    vectors = [np.ascontiguousarray(columns.vectors[place]) for place in places] if has_vector else None
     return {
         "ids": [columns.ids[place] for place in places],
-        "embeddings": None if vectors is None else [np.ascontiguousarray(vector) for vector in vectors],
+        "embeddings": vectors,
         "documents": select(columns.texts, places),
         "metadatas": select(columns.metadatas, places),
         "uris": select(columns.uris, places),

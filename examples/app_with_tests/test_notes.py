@@ -24,5 +24,5 @@ def test_a_note_is_found_by_a_word_of_its_own(notes: Notes) -> None:
 def test_a_note_is_not_overwritten(notes: Notes) -> None:
     notes.add("bread", "Knead the dough.")
 
-    with pytest.raises(RecordError, match="'bread'.*is in the collection already"):
+    with pytest.raises(RecordError, match=r"'bread'.*is in the collection already"):
         notes.add("bread", "Something else.")
