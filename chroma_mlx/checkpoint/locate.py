@@ -5,20 +5,17 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from ..errors import CheckpointError, DownloadError, MissingPackage, ModelNotFound, UnsupportedModel
+from ..errors import CheckpointError, DownloadError, ModelNotFound, UnsupportedModel
 from ..models.known import KNOWN_MODELS
-from ..progress import shows_progress
+from .download import download
+from .hub import PATTERNS, by_hand, hub, known_names
 from .open import open_checkpoint
 
 BUILTIN_FOLDER: Final = Path(__file__).parent.parent / "builtin" / "checkpoint"
 REPO_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-# What a text model needs; not its ONNX, PyTorch or OpenVINO twins, which can be most of a repository.
-PATTERNS: Final = ("*.json", "*.safetensors")
 
 
 def locate(model_name: str, *, cache_path: Path | None, auto_download: bool, show_progress: bool | None) -> Path:
@@ -38,15 +35,20 @@ def locate(model_name: str, *, cache_path: Path | None, auto_download: bool, sho
         looks_local = model_name.startswith((".", "~", os.sep)) or "\\" in model_name
         if looks_local or not REPO_ID.fullmatch(model_name):
             raise ModelNotFound(_not_found(model_name))
-    cached = find_cached(repo_id, cache_path)
+    cached = find_cached(repo_id, cache_path, revision=known.revision if known else None)
     if cached is not None:
         return cached
     if not auto_download:
         raise DownloadError(
             f"The model {model_name!r} ({repo_id}) is not whole in the cache, and auto_download is off. "
-            f"{_by_hand(repo_id)}"
+            f"{by_hand(repo_id)}"
         )
-    return _download(repo_id, cache_path, show_progress)
+    return download(
+        repo_id,
+        revision=known.revision if known else None,
+        cache_path=cache_path,
+        show_progress=show_progress,
+    )
 
 
 def local_folder(model_name: str) -> Path | None:
@@ -61,16 +63,18 @@ def local_folder(model_name: str) -> Path | None:
         return None
 
 
-def find_cached(repo_id: str, cache_path: Path | None) -> Path | None:
+def find_cached(repo_id: str, cache_path: Path | None, *, revision: str | None = None) -> Path | None:
     """The folder of a repository that is whole in the Hub's cache, or None. Asks no network."""
-    hub = _hub()
+    client = hub()
     try:
         folder = Path(
-            hub.snapshot_download(repo_id, cache_dir=cache_path, allow_patterns=list(PATTERNS), local_files_only=True)
+            client.snapshot_download(
+                repo_id, revision=revision, cache_dir=cache_path, allow_patterns=list(PATTERNS), local_files_only=True
+            )
         )
-    except hub.errors.LocalEntryNotFoundError:
+    except client.errors.LocalEntryNotFoundError:
         return None
-    except hub.errors.HFValidationError as error:
+    except client.errors.HFValidationError as error:
         raise ModelNotFound(_not_found(repo_id)) from error
     try:
         open_checkpoint(folder)
@@ -81,76 +85,10 @@ def find_cached(repo_id: str, cache_path: Path | None) -> Path | None:
     return folder
 
 
-def _download(repo_id: str, cache_path: Path | None, show_progress: bool | None) -> Path:
-    hub = _hub()
-    quiet = {} if shows_progress(show_progress) else {"tqdm_class": _silent_tqdm()}
-    with _hub_errors(repo_id):
-        folder = hub.snapshot_download(
-            repo_id, cache_dir=cache_path, allow_patterns=list(PATTERNS), library_name="chroma-mlx", **quiet
-        )
-    return Path(folder)
-
-
-@contextmanager
-def _hub_errors(repo_id: str) -> Iterator[None]:
-    """Translates what the Hub's client raises, once, by type."""
-    errors = _hub().errors
-    try:
-        yield
-    except errors.GatedRepoError as error:
-        raise DownloadError(
-            f"{repo_id} is gated: accept its licence on its page at the Hub, then log in with `hf auth login` or set "
-            "HF_TOKEN."
-        ) from error
-    except errors.RepositoryNotFoundError as error:
-        raise ModelNotFound(
-            f"The Hub has no repository {repo_id!r}, or it is private. {_known()} For a private one log in with "
-            "`hf auth login` or set HF_TOKEN."
-        ) from error
-    except (OSError, errors.HfHubHTTPError, ValueError) as error:
-        # Every network error of the client, and of what it is built on, is an OSError or comes as one.
-        reason = str(error).partition("\n")[0].rstrip(".")
-        raise DownloadError(
-            f"The model {repo_id} is not cached and could not be downloaded ({type(error).__name__}: {reason}). "
-            f"{_by_hand(repo_id)}"
-        ) from error
-
-
-def _hub() -> Any:
-    """The Hub's client, imported here since that takes half a second."""
-    try:
-        import huggingface_hub
-        import huggingface_hub.errors
-    except ImportError as error:
-        raise MissingPackage("huggingface_hub", "huggingface-hub") from error
-    return huggingface_hub
-
-
-def _silent_tqdm() -> Any:
-    from tqdm import tqdm
-
-    class Silent(tqdm):  # type: ignore[type-arg]  # the class is generic for type checkers only
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **{**kwargs, "disable": True})
-
-    return Silent
-
-
-def _by_hand(repo_id: str) -> str:
-    return (
-        f"On a machine with a connection run `hf download {repo_id} --local-dir {repo_id.rpartition('/')[2]}`, carry "
-        "the folder over, and pass its path as model_name. The model 'builtin' needs no download."
-    )
-
-
 def _not_found(model_name: str) -> str:
     close = difflib.get_close_matches(model_name, KNOWN_MODELS, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return (
         f"There is no model {model_name!r}: it is no short name, no folder on this disk, and no Hub repository id "
-        f"(owner/name).{hint} {_known()}"
+        f"(owner/name).{hint} {known_names()}"
     )
-
-
-def _known() -> str:
-    return f"The short names are {', '.join(KNOWN_MODELS)}."

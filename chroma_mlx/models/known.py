@@ -223,8 +223,8 @@ def register_model(model: KnownModel, *, replace: bool = False) -> None:
         raise ConfigError(f"There is a model {model.name!r} already. Take another name, or pass replace=True.")
     if not model.name.strip() or "/" in model.name or not model.repo_id:
         raise ConfigError(
-            f"A model has a short name without a slash, and the id of its repository at the Hub; got {model.name!r} and "
-            f"{model.repo_id!r}. A folder needs no row: its path is its name."
+            f"A model has a short name without a slash, and the id of its repository at the Hub; got {model.name!r} "
+            f"and {model.repo_id!r}. A folder needs no row: its path is its name."
         )
     if not 1 <= model.min_dimension <= model.dimension or model.max_tokens < 2:
         raise ConfigError(

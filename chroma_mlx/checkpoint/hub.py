@@ -1,0 +1,97 @@
+"""The Hub's client: imported late, its errors translated once, its bars as wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from ..errors import DownloadError, MissingPackage, ModelNotFound
+from ..models.known import KNOWN_MODELS
+
+# What a text model needs; not its ONNX, PyTorch or OpenVINO twins, which can be most of a repository.
+PATTERNS: Final = ("*.json", "*.safetensors")
+# Answers of a server that may be others in a moment.
+TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
+
+
+def hub() -> Any:
+    """The module huggingface_hub, imported here since that takes half a second. Raises MissingPackage."""
+    try:
+        import huggingface_hub
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise MissingPackage("huggingface_hub", "huggingface-hub") from error
+    return huggingface_hub
+
+
+class TransientError(DownloadError):
+    """A download failed for a reason that may pass. `retry_after_s` is what the server asked for, if it did."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+@contextmanager
+def hub_errors(repo_id: str) -> Iterator[None]:
+    """Translates what the Hub's client raises, once, by type."""
+    errors = hub().errors
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise DownloadError(
+            f"{repo_id} is gated: accept its licence on its page at the Hub, then log in with `hf auth login` or set "
+            "HF_TOKEN."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ModelNotFound(
+            f"The Hub has no repository {repo_id!r}, or it is private. {known_names()} For a private one log in with "
+            "`hf auth login` or set HF_TOKEN."
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise ModelNotFound(f"The repository {repo_id!r} has not the revision that was asked for: {error}") from error
+    except (OSError, errors.HfHubHTTPError, ValueError, RuntimeError) as error:
+        # Every network error of the client, and of what it is built on, is an OSError or comes as one.
+        reason = str(error).strip().partition("\n")[0].rstrip(".")
+        message = (
+            f"The model {repo_id} is not cached and could not be downloaded ({type(error).__name__}: {reason}). "
+            f"{by_hand(repo_id)}"
+        )
+        if _may_pass(error):
+            raise TransientError(message, retry_after_s=_retry_after(error)) from error
+        raise DownloadError(message) from error
+
+
+def _may_pass(error: BaseException) -> bool:
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status is not None:
+        return status in TRANSIENT
+    errors = hub().errors
+    if isinstance(error, errors.OfflineModeIsEnabled | errors.FileMetadataError | ValueError):
+        return False
+    if isinstance(error, errors.LocalEntryNotFoundError):
+        return error.__cause__ is not None and _may_pass(error.__cause__)
+    # A full disk or a folder without permission stays so.
+    return getattr(error, "errno", None) is None or isinstance(error, ConnectionError | TimeoutError)
+
+
+def _retry_after(error: BaseException) -> float | None:
+    response = getattr(error, "response", None)
+    try:
+        return float(response.headers.get("Retry-After", "")) if response is not None else None
+    except ValueError:
+        return None
+
+
+def by_hand(repo_id: str) -> str:
+    """How to get a model without this program, in words."""
+    return (
+        f"On a machine with a connection run `hf download {repo_id} --local-dir {repo_id.rpartition('/')[2]}`, carry "
+        "the folder over, and pass its path as model_name. The model 'builtin' needs no download."
+    )
+
+
+def known_names() -> str:
+    """The short names, in a sentence."""
+    return f"The short names are {', '.join(KNOWN_MODELS)}."
