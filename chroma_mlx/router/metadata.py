@@ -1,7 +1,7 @@
 """Metadata as Chroma can hold it. What it would lose in silence is refused here.
 
 Chroma 1.5 drops a NaN, an infinity and every key that begins with "chroma:", and rounds whole numbers of
-more than 64 bits, without a word.
+more than 64 bits, without a word. (It also may change the last bit of a float of 16 digits or more.)
 """
 
 from __future__ import annotations

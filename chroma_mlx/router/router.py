@@ -41,18 +41,14 @@ class EmbeddingRouter:
         Args:
             config: an EmbeddingConfig, the path of a file, or None to look for one (CHROMA_MLX_CONFIG,
                 ./embedding_config.yaml, the user's own, the defaults).
-            query_function: in mode "user_provided", what turns a list of query texts into vectors
-                (n, dimension), made by the model that made the stored ones.
+            query_function: what turns a list of query texts into vectors (n, dimension), made by the model
+                that made the stored ones. Used in mode "user_provided" alone, so that an application may
+                pass it whatever the mode is configured to be.
             settings: single keys of the configuration, above all else: mode="mock", dimension=256, …
 
         Raises ConfigError with every problem at once.
         """
         self.config = resolve(config, settings).config
-        if query_function is not None and self.config.mode != "user_provided":
-            raise ConfigError(
-                f"query_function was passed, but mode is {self.config.mode!r}, which embeds queries itself. Leave it "
-                "out, or set mode='user_provided'."
-            )
         self._query_function = query_function
         self._usage = UsageCounter()
         self._lock = threading.Lock()
@@ -77,10 +73,7 @@ class EmbeddingRouter:
 
     def with_mode(self, mode: Mode) -> EmbeddingRouter:
         """A router of the same configuration in another mode. Raises ConfigError."""
-        return EmbeddingRouter(
-            dataclasses.replace(self.config, mode=mode),
-            query_function=self._query_function if mode == "user_provided" else None,
-        )
+        return EmbeddingRouter(dataclasses.replace(self.config, mode=mode), query_function=self._query_function)
 
     def collection(
         self, client: Any, name: str, *, create: bool = True, same_space: bool = False, **chroma_arguments: Any

@@ -162,9 +162,14 @@ def test_an_error_of_query_function_comes_through(client: ClientAPI, name: str) 
 
 
 @pytest.mark.parametrize("mode", ["mlx", "mock"])
-def test_query_function_is_refused_in_modes_that_embed_queries(mode: str) -> None:
-    with pytest.raises(ConfigError, match=f"query_function was passed, but mode is '{mode}'"):
-        EmbeddingRouter(mode=mode, query_function=lambda texts: [UNIT])
+def test_an_application_may_pass_query_function_in_every_mode(mode: Any) -> None:
+    def never(texts: list[str]) -> Any:
+        raise AssertionError("asked, although the mode embeds queries itself")
+
+    router = EmbeddingRouter(model_name="builtin", mode=mode, query_function=never)
+
+    assert router.embed(["a question"], "query").shape == (1, 256)
+    assert router.with_mode("user_provided").mode == "user_provided"
 
 
 def test_mode_mock_is_as_wide_as_the_model_it_stands_for(tmp_path: Path) -> None:
