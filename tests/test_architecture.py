@@ -19,6 +19,7 @@ LAYERS: Final = (
     "cli",
     "demo",
     "__init__",
+    "diagnosis",
     "router",
     "functions",
     "engine",

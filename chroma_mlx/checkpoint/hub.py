@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from ..errors import DownloadError, MissingPackage, ModelNotFound
+from ..errors import ChromaMLXError, DownloadError, MissingPackage, ModelNotFound
 from ..models.known import KNOWN_MODELS
 
 # What a text model needs; not its ONNX, PyTorch or OpenVINO twins, which can be most of a repository.
 PATTERNS: Final = ("*.json", "*.safetensors")
 # Answers of a server that may be others in a moment.
 TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
+
+# Answers to a token that is wrong, or lacks the right.
+DENIED: Final = frozenset({401, 403})
 
 
 def hub() -> Any:
@@ -37,8 +40,12 @@ class TransientError(DownloadError):
 def hub_errors(repo_id: str) -> Iterator[None]:
     """Translates what the Hub's client raises, once, by type."""
     errors = hub().errors
+    # Of the package that the client is built on, by its version: httpx, which has a tree of its own, or requests.
+    network_error = getattr(errors, "HTTPError", OSError)
     try:
         yield
+    except ChromaMLXError:
+        raise
     except errors.GatedRepoError as error:
         raise DownloadError(
             f"{repo_id} is gated: accept its licence on its page at the Hub, then log in with `hf auth login` or set "
@@ -51,12 +58,13 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise ModelNotFound(f"The repository {repo_id!r} has not the revision that was asked for: {error}") from error
-    except (OSError, errors.HfHubHTTPError, ValueError, RuntimeError) as error:
-        # Every network error of the client, and of what it is built on, is an OSError or comes as one.
+    except (OSError, network_error, ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        log_in = "Log in with `hf auth login` or set HF_TOKEN. " if status in DENIED else ""
         message = (
             f"The model {repo_id} is not cached and could not be downloaded ({type(error).__name__}: {reason}). "
-            f"{by_hand(repo_id)}"
+            f"{log_in}{by_hand(repo_id)}"
         )
         if _may_pass(error):
             raise TransientError(message, retry_after_s=_retry_after(error)) from error

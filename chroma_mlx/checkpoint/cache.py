@@ -1,0 +1,170 @@
+"""The models in the Hub's cache: which there are, which were used when, and what may go."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import CorruptCheckpoint, DownloadError, ModelNotFound
+from ..models.known import KNOWN_MODELS, find_known
+from .download import CHUNK_BYTES, hash_file
+from .hub import hub
+from .locate import REPO_ID, find_cached
+
+BYTES_A_GB: Final = 1e9
+SHA256_DIGITS: Final = 64
+SHA1_DIGITS: Final = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CachedModel:
+    """A model in the cache. `size_bytes` is what its files take, `last_used` a time in seconds since 1970.
+
+    `name` is its short name, else the repository's id; `whole` says whether every file is there.
+    """
+
+    name: str
+    repo_id: str
+    folder: Path
+    size_bytes: int
+    last_used: float
+    whole: bool
+
+
+def list_cached(cache_path: Path | None = None, *, named: Collection[str] = ()) -> list[CachedModel]:
+    """The cached models of the table and of the repositories `named`, the last used first.
+
+    Others in the same cache are other programs' and left alone.
+    """
+    wanted = {row.repo_id: row.name for row in KNOWN_MODELS.values() if row.repo_id}
+    wanted |= {repo_id: (find_known(repo_id) or _Named(repo_id)).name for repo_id in map(repo_of, named)}
+    models = [
+        CachedModel(
+            name=wanted[repo.repo_id],
+            repo_id=repo.repo_id,
+            folder=repo.repo_path,
+            size_bytes=repo.size_on_disk,
+            last_used=repo.last_accessed,
+            whole=find_cached(repo.repo_id, cache_path, revision=_revision(repo.repo_id)) is not None,
+        )
+        for repo in _scan(cache_path)
+        if repo.repo_id in wanted and repo.repo_type == "model"
+    ]
+    return sorted(models, key=lambda model: model.last_used, reverse=True)
+
+
+def repo_of(model_name: str) -> str:
+    """The repository's id of a short name or an id. Raises ModelNotFound for anything else."""
+    known = find_known(model_name)
+    if known is not None and known.repo_id is not None:
+        return known.repo_id
+    if known is not None:
+        raise ModelNotFound(f"{model_name!r} is inside this package, so it is in no cache: nothing to fetch or remove.")
+    if not REPO_ID.fullmatch(model_name):
+        raise ModelNotFound(
+            f"{model_name!r} is neither a short name nor a repository's id (owner/name). `chroma-mlx models list` "
+            "shows the short names."
+        )
+    return model_name
+
+
+def remove_model(model_name: str, cache_path: Path | None = None) -> int:
+    """Removes a model from the cache; returns the bytes that are free now. Raises ModelNotFound if it is not there."""
+    repo_id = repo_of(model_name)
+    repos = [repo for repo in _scan(cache_path) if repo.repo_id == repo_id and repo.repo_type == "model"]
+    if not repos:
+        raise ModelNotFound(f"{model_name!r} ({repo_id}) is not in the cache, so there is nothing to remove.")
+    info = _cache_info(cache_path)
+    strategy = info.delete_revisions(*(revision.commit_hash for revision in repos[0].revisions))
+    strategy.execute()
+    return int(strategy.expected_freed_size)
+
+
+def plan_pruning(models: Collection[CachedModel], max_gb: float, keep: Collection[str] = ()) -> list[CachedModel]:
+    """Which models go so that the rest takes at most `max_gb` (10**9 bytes), the least recently used first.
+
+    Those whose repository is in `keep` stay, even if that is more.
+    """
+    size = sum(model.size_bytes for model in models)
+    going = []
+    for model in sorted(models, key=lambda model: model.last_used):
+        if size <= max_gb * BYTES_A_GB:
+            break
+        if model.repo_id not in keep:
+            going.append(model)
+            size -= model.size_bytes
+    return going
+
+
+def verify_files(model_name: str, cache_path: Path | None = None) -> list[str]:
+    """The files of a cached model, each held against the hash that the Hub has for it.
+
+    Raises DownloadError when the model is not whole in the cache, CorruptCheckpoint naming a file that differs.
+    """
+    repo_id = repo_of(model_name)
+    folder = find_cached(repo_id, cache_path, revision=_revision(repo_id))
+    if folder is None:
+        raise DownloadError(
+            f"{model_name!r} is not whole in the cache. Fetch it: `chroma-mlx models download {model_name}`."
+        )
+    checked = []
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        blob = Path(os.path.realpath(file))
+        # The cache names a blob by the hash that the Hub stated: SHA-256 for large files, git's for small ones.
+        found = {SHA256_DIGITS: hash_file, SHA1_DIGITS: _hash_as_git}.get(len(blob.name))
+        if found is not None and found(blob) != blob.name:
+            raise CorruptCheckpoint(
+                f"{file.relative_to(folder)} of {model_name} is not what the Hub has: its hash differs. Remove the "
+                f"model (`chroma-mlx models remove {model_name}`) and download it again."
+            )
+        checked.append(str(file.relative_to(folder)))
+    return checked
+
+
+def mark_used(folder: Path, clock: Callable[[], float] = time.time) -> None:
+    """Notes that a model is in use now, where the cache's own listing reads it: the access time of its files.
+
+    Set by hand, since many systems do not keep it. A cache that cannot be written to is left as it is.
+    """
+    with contextlib.suppress(OSError):
+        for file in folder.glob("*.json"):
+            os.utime(file, (clock(), file.stat().st_mtime))
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """A repository that the table does not have, under its id."""
+
+    name: str
+
+
+def _revision(repo_id: str) -> str | None:
+    known = find_known(repo_id)
+    return known.revision if known else None
+
+
+def _cache_info(cache_path: Path | None) -> Any:
+    client = hub()
+    try:
+        return client.scan_cache_dir(cache_path)
+    except client.errors.CacheNotFound:
+        return None
+
+
+def _scan(cache_path: Path | None) -> Iterator[Any]:
+    info = _cache_info(cache_path)
+    return iter(info.repos if info is not None else ())
+
+
+def _hash_as_git(file: Path) -> str:
+    digest = hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
+    with file.open("rb") as stream:
+        while chunk := stream.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()

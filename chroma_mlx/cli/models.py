@@ -1,0 +1,178 @@
+"""`chroma-mlx models`: the known models, and those in the cache."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .arguments import add_config
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command and its actions to the parser."""
+    parser = commands.add_parser("models", help="list, fetch, check and remove models", description="The models.")
+    actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
+    add = _Adder(actions)
+    add("list", run_list, "known models: size, what is cached, when it was used", json=True)
+    add("info", run_info, "what the table knows of a model, and what its files say", model=True, json=True)
+    add("download", run_download, "fetch a model into the cache", model=True)
+    add("verify", run_verify, "hold a cached model's files against the Hub's hashes", model=True)
+    add("path", run_path, "print the folder of a model that is on this disk", model=True)
+    remove = add("remove", run_remove, "remove a model from the cache", model=True)
+    remove.add_argument("--yes", action="store_true", help="do not ask")
+    prune = add("prune", run_prune, "remove the models used least recently")
+    prune.add_argument("--max-gb", type=float, required=True, metavar="N", help="how much may stay, in 10^9 bytes")
+    prune.add_argument("--also", nargs="+", metavar="REPO", default=[], help="repositories beside those of the table")
+    prune.add_argument("--yes", action="store_true", help="do not ask")
+
+
+class _Adder:
+    """Adds an action with what all of them take."""
+
+    def __init__(self, actions: Any) -> None:
+        self._actions = actions
+
+    def __call__(self, name: str, run: Any, help: str, *, model: bool = False, json: bool = False) -> Any:
+        parser = self._actions.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
+        if model:
+            parser.add_argument("model", metavar="MODEL", help="short name, Hub repository id or folder")
+        if json:
+            parser.add_argument("--json", action="store_true", help="print JSON")
+        add_config(parser)
+        parser.set_defaults(run=run)
+        return parser
+
+
+def _cache_path(options: argparse.Namespace) -> Path | None:
+    from ..config import resolve
+
+    return resolve(options.config).config.cache_path
+
+
+def run_list(options: argparse.Namespace) -> int:
+    """Prints a row a model."""
+    from ..checkpoint.cache import list_cached
+    from ..models.known import KNOWN_MODELS
+
+    cached = {model.repo_id: model for model in list_cached(_cache_path(options))}
+    rows = []
+    for known in KNOWN_MODELS.values():
+        there = cached.get(known.repo_id or "")
+        rows.append(
+            {
+                "name": known.name,
+                "repo_id": known.repo_id,
+                "dimension": known.dimension,
+                "max_tokens": known.max_tokens,
+                "download_mb": round(known.download_bytes / 1e6),
+                "licence": known.licence,
+                "cached": known.repo_id is None or bool(there and there.whole),
+                "cached_mb": round(there.size_bytes / 1e6) if there else None,
+                "last_used": time.strftime("%Y-%m-%d %H:%M", time.localtime(there.last_used)) if there else None,
+            }
+        )
+    if options.json:
+        print(json.dumps(rows, indent=2))
+        return 0
+    print(f"{'name':<24} {'dimension':>9} {'tokens':>7} {'download':>9}  {'licence':<10}  cached, last used")
+    for row in rows:
+        state = "inside the package" if row["repo_id"] is None else "no"
+        if row["cached_mb"] is not None:
+            state = f"{row['cached_mb']:,} MB{'' if row['cached'] else ', not whole'}, {row['last_used']}"
+        print(
+            f"{row['name']:<24} {row['dimension']:>9} {row['max_tokens']:>7,} {row['download_mb']:>6,} MB  "
+            f"{row['licence']:<10}  {state}"
+        )
+    return 0
+
+
+def run_info(options: argparse.Namespace) -> int:
+    """Prints the table's row and what the files on this disk say."""
+    import dataclasses
+
+    from ..config import resolve
+    from ..models.known import find_known
+    from ..router.router import EmbeddingRouter
+
+    known = find_known(options.model)
+    router = EmbeddingRouter(resolve(options.config, {"model_name": options.model, "mode": "mlx"}).config)
+    files = router.model_info().to_dict()
+    table = dataclasses.asdict(known) | {"download_bytes": known.download_bytes} if known else None
+    if options.json:
+        print(json.dumps({"table": table, "files": files}, indent=2))
+        return 0
+    for title, values in (("table", table), ("as configured, on this disk", files)):
+        print(f"{title}:")
+        for key, value in (values or {"": "not in the table"}).items():
+            print(f"  {key:<16} {value}")
+    return 0
+
+
+def run_download(options: argparse.Namespace) -> int:
+    """Fetches, and prints the folder."""
+    from ..checkpoint.locate import locate
+
+    print(locate(options.model, cache_path=_cache_path(options), auto_download=True, show_progress=None))
+    return 0
+
+
+def run_path(options: argparse.Namespace) -> int:
+    """Prints the folder; fetches nothing."""
+    from ..checkpoint.locate import locate
+
+    print(locate(options.model, cache_path=_cache_path(options), auto_download=False, show_progress=False))
+    return 0
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """Hashes the files."""
+    from ..checkpoint.cache import verify_files
+
+    files = verify_files(options.model, _cache_path(options))
+    print(f"{len(files)} files are what the Hub has: {', '.join(files)}")
+    return 0
+
+
+def run_remove(options: argparse.Namespace) -> int:
+    """Removes one model."""
+    from ..checkpoint.cache import remove_model, repo_of
+
+    repo_id = repo_of(options.model)
+    if not _agreed(options, f"Remove {repo_id} from the cache?"):
+        return 1
+    print(f"{remove_model(options.model, _cache_path(options)) / 1e9:.2f} GB are free now")
+    return 0
+
+
+def run_prune(options: argparse.Namespace) -> int:
+    """Removes the models used least recently until the rest is small enough."""
+    from ..checkpoint.cache import list_cached, plan_pruning, remove_model
+
+    if options.max_gb < 0:
+        raise InputError(f"--max-gb is {options.max_gb}. Pass 0 or more.")
+    cache_path = _cache_path(options)
+    models = list_cached(cache_path, named=options.also)
+    going = plan_pruning(models, options.max_gb)
+    if not going:
+        print(f"{sum(model.size_bytes for model in models) / 1e9:.2f} GB in {len(models)} models: nothing has to go")
+        return 0
+    for model in going:
+        print(f"{model.size_bytes / 1e9:.2f} GB  {model.repo_id}")
+    if not _agreed(options, f"Remove these {len(going)} from the cache?"):
+        return 1
+    freed = sum(remove_model(model.repo_id, cache_path) for model in going)
+    print(f"{freed / 1e9:.2f} GB are free now")
+    return 0
+
+
+def _agreed(options: argparse.Namespace, question: str) -> bool:
+    if options.yes:
+        return True
+    if not sys.stdin.isatty():
+        raise InputError(f"{question} There is nobody to ask: pass --yes.")
+    return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

@@ -1,0 +1,475 @@
+"""Downloads by the real client of the Hub from a small Hub on loopback, which behaves and which does not."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import filelock
+import huggingface_hub
+import numpy as np
+import pytest
+from hub_server import HubServer
+from huggingface_hub import constants, file_download
+from huggingface_hub.utils import _http
+from small import write_checkpoint
+
+from chroma_mlx import MLXEmbeddingFunction
+from chroma_mlx.checkpoint.download import ATTEMPTS, LONGEST_WAIT_S, download
+from chroma_mlx.checkpoint.locate import find_cached, locate
+from chroma_mlx.errors import CorruptCheckpoint, DownloadError, ModelNotFound
+
+ROOT: Final = Path(__file__).parent.parent.parent
+REPO: Final = "someone/some-model"
+WEIGHTS: Final = "model.safetensors"
+# The client writes in chunks, and keeps nothing of one that was cut: 10 MB, more than a small checkpoint has.
+CHUNK: Final = 2**12
+BY_HAND: Final = f"hf download {REPO} --local-dir some-model"
+OTHERS: Final = {"README.md": "# A model", "pytorch_model.bin": "no pickle is wanted", "onnx/model.onnx": "nor this"}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = write_checkpoint(tmp_path / "source", files={"tokenizer_config.json": {"model_max_length": 512}})
+    for name, content in OTHERS.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(content, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def server(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
+    """The small Hub, which the client in this process takes for the real one."""
+    # The client has read these from the environment when it was imported.
+    with HubServer.of_folder(REPO, checkpoint) as server:
+        use_endpoint(server.endpoint, monkeypatch)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
+        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        # The client waits a second between attempts of its own.
+        for module in (file_download, _http):
+            monkeypatch.setattr(module, "time", SimpleNamespace(**{**vars(time), "sleep": lambda _: None}))
+        huggingface_hub.close_session()
+        yield server
+        huggingface_hub.close_session()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def use_endpoint(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+def fetch(
+    cache: Path, *, repo: str = REPO, show: bool | None = False, sleep: Callable[[float], None] | None = None
+) -> Path:
+    return download(repo, revision=None, cache_path=cache, show_progress=show, sleep=sleep or (lambda _: None))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def half(server: HubServer) -> int:
+    return len(server.files[WEIGHTS]) // 2 // CHUNK * CHUNK
+
+
+def unfinished(cache: Path) -> list[Path]:
+    return list(cache.rglob("*.incomplete"))
+
+
+def wanted(server: HubServer) -> dict[str, bytes]:
+    return {name: content for name, content in server.files.items() if name.endswith((".json", ".safetensors"))}
+
+
+def assert_completes(cache: Path, server: HubServer) -> None:
+    server.behave()
+    assert contents(fetch(cache)) == wanted(server)
+    assert find_cached(REPO, cache) is not None
+    assert unfinished(cache) == []
+
+
+# A download
+
+
+def test_only_what_a_text_model_needs_is_downloaded(server: HubServer, cache: Path) -> None:
+    folder = fetch(cache)
+    assert contents(folder) == wanted(server)
+    assert set(server.sent) == set(wanted(server))
+    assert all(server.sent[name] == len(content) for name, content in wanted(server).items())
+
+
+def test_nothing_is_downloaded_twice(server: HubServer, cache: Path) -> None:
+    folder = fetch(cache)
+    server.behave()
+    assert fetch(cache) == folder
+    assert not server.sent
+    server.behave()
+    assert locate(REPO, cache_path=cache, auto_download=True, show_progress=False) == folder
+    assert server.asked == []
+
+
+def test_the_layout_is_the_hubs_own(server: HubServer, cache: Path, tmp_path: Path) -> None:
+    folder = fetch(cache)
+    patterns = ["*.json", "*.safetensors"]
+    found = huggingface_hub.snapshot_download(REPO, cache_dir=cache, local_files_only=True, allow_patterns=patterns)
+    assert Path(found) == folder
+    theirs = tmp_path / "theirs"
+    huggingface_hub.snapshot_download(REPO, cache_dir=theirs, allow_patterns=patterns)
+    names = [sorted(str(path.relative_to(root)) for path in root.rglob("*")) for root in (cache, theirs)]
+    assert names[0] == names[1]
+    links = [{path.name: os.readlink(path) for path in root.rglob("*.safetensors")} for root in (cache, theirs)]
+    assert links[0] == links[1]
+
+
+def test_what_another_program_has_cached_is_not_downloaded_again(server: HubServer, cache: Path) -> None:
+    huggingface_hub.hf_hub_download(REPO, WEIGHTS, cache_dir=cache)
+    server.behave()
+    assert contents(fetch(cache)) == wanted(server)
+    assert WEIGHTS not in server.sent
+
+
+def test_the_token_is_sent(server: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
+    fetch(cache)
+    assert {each.headers.get("authorization") for each in server.asked} == {"Bearer hf_of_a_test"}
+    assert server.count(f"resolve/{server.commit}/{WEIGHTS}") == 1
+
+
+def test_a_bar_is_shown_only_when_it_is_asked_for(
+    server: HubServer, cache: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    fetch(cache / "silent", show=False)
+    fetch(cache / "automatic", show=None)
+    assert capfd.readouterr().err == ""
+    fetch(cache / "shown", show=True)
+    shown = capfd.readouterr().err
+    assert WEIGHTS in shown
+    assert "B/s" in shown
+
+
+def test_a_function_downloads_its_model_at_the_first_text(server: HubServer, cache: Path, checkpoint: Path) -> None:
+    function = MLXEmbeddingFunction(REPO, cache_dir=cache, show_progress=False)
+    assert server.asked == []
+    vectors = function.encode(["a text"])
+    assert contents(next(cache.glob("models--*/snapshots/*"))) == wanted(server)
+    assert np.array_equal(vectors, MLXEmbeddingFunction(str(checkpoint)).encode(["a text"]))
+
+
+# Cut in the middle
+
+
+def test_a_connection_that_is_cut_once_is_taken_up_where_it_stopped(server: HubServer, cache: Path) -> None:
+    server.cut_at[WEIGHTS] = half(server)
+    waits: list[float] = []
+
+    def mend(seconds: float) -> None:
+        waits.append(seconds)
+        server.cut_at.clear()
+
+    assert contents(fetch(cache, sleep=mend)) == wanted(server)
+    assert len(waits) == 1
+    assert server.sent[WEIGHTS] == len(server.files[WEIGHTS])
+
+
+def test_an_interrupted_download_leaves_nothing_that_looks_complete_and_is_resumed(
+    server: HubServer, cache: Path
+) -> None:
+    server.cut_at[WEIGHTS] = half(server)
+    with pytest.raises(DownloadError, match=f"is not cached and could not be downloaded.*{BY_HAND}"):
+        fetch(cache)
+    assert find_cached(REPO, cache) is None
+    assert not list(cache.rglob(WEIGHTS))
+    server.behave()
+    assert contents(fetch(cache)) == wanted(server)
+    ranges = [each.headers.get("range") for each in server.requests(WEIGHTS)]
+    assert ranges == [f"bytes={half(server)}-"]
+    assert server.sent[WEIGHTS] == len(server.files[WEIGHTS]) - half(server)
+    assert unfinished(cache) == []
+
+
+def test_a_process_that_is_killed_leaves_nothing_that_looks_complete(server: HubServer, cache: Path) -> None:
+    server.halt_at[WEIGHTS] = half(server)
+    process = start_process(server, cache)
+    assert server.halted.wait(60), "the process never came to the weights"
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate(timeout=60)
+    server.go_on.set()
+    assert process.returncode == -signal.SIGKILL
+    assert find_cached(REPO, cache) is None
+    assert not list(cache.rglob(WEIGHTS))
+    assert_completes(cache, server)
+
+
+def test_two_processes_that_start_at_once_download_once(server: HubServer, cache: Path) -> None:
+    server.halt_at[WEIGHTS] = half(server)
+    processes = [start_process(server, cache) for _ in range(2)]
+    assert server.halted.wait(60), "no process came to the weights"
+    wait_until(lambda: server.count("/api/models") >= 2)
+    server.go_on.set()
+    for process in processes:
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
+        assert contents(Path(output.strip())) == wanted(server)
+    assert server.sent[WEIGHTS] == len(server.files[WEIGHTS])
+
+
+def test_a_file_is_locked_as_the_client_locks_it_while_it_is_fetched(
+    server: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, tried = file_download.http_get, []
+
+    def try_lock(url: str, *args: Any, **options: Any) -> None:
+        if url.endswith(WEIGHTS):
+            sha256 = hashlib.sha256(server.files[WEIGHTS]).hexdigest()
+            lock = cache / ".locks" / "models--someone--some-model" / f"{sha256}.lock"
+            with pytest.raises(filelock.Timeout, match=lock.name), filelock.FileLock(lock, timeout=0):
+                pass
+            tried.append(url)
+        original(url, *args, **options)
+
+    # The original's signature is read.
+    monkeypatch.setattr(file_download, "http_get", functools.wraps(original)(try_lock))
+    assert contents(fetch(cache)) == wanted(server)
+    assert len(tried) == 1
+
+
+# Content that is not the Hub's
+
+
+def test_content_with_another_hash_is_refused_and_removed(server: HubServer, cache: Path) -> None:
+    content = server.files[WEIGHTS]
+    server.instead[WEIGHTS] = content[:-1] + bytes([content[-1] ^ 1])
+    with pytest.raises(CorruptCheckpoint, match=rf"{WEIGHTS} of {REPO} has the SHA-256 .* and was removed"):
+        fetch(cache)
+    assert find_cached(REPO, cache) is None
+    assert not [path for path in cache.rglob("blobs/*") if path.stat().st_size == len(content)]
+    assert server.count(WEIGHTS) == 1
+    assert_completes(cache, server)
+
+
+def test_a_blob_that_was_damaged_in_the_cache_is_refused_and_removed(server: HubServer, cache: Path) -> None:
+    blob = (fetch(cache) / WEIGHTS).resolve()
+    blob.write_bytes(bytes(len(server.files[WEIGHTS])))
+    with pytest.raises(CorruptCheckpoint, match=f"{WEIGHTS} of {REPO} has the SHA-256"):
+        fetch(cache)
+    assert not blob.exists()
+    assert_completes(cache, server)
+
+
+def test_a_file_that_ends_early_is_refused(server: HubServer, cache: Path) -> None:
+    server.instead[WEIGHTS] = server.files[WEIGHTS][: half(server)]
+    with pytest.raises(DownloadError, match=f"could not be downloaded.*{BY_HAND}"):
+        fetch(cache)
+    assert find_cached(REPO, cache) is None
+    assert_completes(cache, server)
+
+
+def test_a_repository_whose_weights_are_truncated_is_refused(server: HubServer, cache: Path) -> None:
+    whole = server.files[WEIGHTS]
+    server.files[WEIGHTS] = whole[: half(server)]
+    with pytest.raises(CorruptCheckpoint, match=f"{REPO} was downloaded whole, but is no checkpoint that works"):
+        fetch(cache)
+    assert find_cached(REPO, cache) is None
+    server.files[WEIGHTS] = whole
+    assert_completes(cache, server)
+
+
+def test_an_unfinished_file_that_is_longer_than_the_whole_is_begun_anew(server: HubServer, cache: Path) -> None:
+    server.cut_at[WEIGHTS] = half(server)
+    with pytest.raises(DownloadError, match="could not be downloaded"):
+        fetch(cache)
+    (left,) = unfinished(cache)
+    left.write_bytes(bytes(2 * len(server.files[WEIGHTS])))
+    assert_completes(cache, server)
+    assert server.sent[WEIGHTS] == len(server.files[WEIGHTS])
+
+
+def test_a_repository_without_safetensors_is_refused_before_a_download(server: HubServer, cache: Path) -> None:
+    del server.files[WEIGHTS]
+    with pytest.raises(DownloadError, match=rf"{REPO} has no \*\.safetensors with a config\.json"):
+        fetch(cache)
+    assert not server.sent
+
+
+# Answers that are no files
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "error", "words"),
+    [
+        (401, {"X-Error-Message": "Invalid credentials in Authorization header"}, DownloadError, "401.*set HF_TOKEN"),
+        (403, {"X-Error-Code": "GatedRepo"}, DownloadError, "is gated: accept its licence.*hf auth login"),
+        (403, {"X-Error-Message": "no"}, DownloadError, "403.*set HF_TOKEN"),
+        (404, {"X-Error-Code": "RepoNotFound"}, ModelNotFound, "has no repository 'someone/some-model'"),
+        (404, {"X-Error-Code": "RevisionNotFound"}, ModelNotFound, "has not the revision"),
+        (429, {"Retry-After": str(LONGEST_WAIT_S + 1)}, DownloadError, "429"),
+    ],
+)
+def test_what_will_not_pass_is_not_tried_again(
+    server: HubServer, cache: Path, status: int, headers: dict[str, str], error: type[Exception], words: str
+) -> None:
+    server.refuse("/api/models", status, headers)
+    waits: list[float] = []
+    with pytest.raises(error, match=words):
+        fetch(cache, sleep=waits.append)
+    assert waits == []
+    assert server.count("/api/models") == 1
+
+
+@pytest.mark.parametrize("part", [WEIGHTS, "config.json"])
+def test_a_file_that_is_gated_is_said_to_be_and_not_tried_again(server: HubServer, cache: Path, part: str) -> None:
+    server.refuse(f"/resolve/{server.commit}/{part}", 403, {"X-Error-Code": "GatedRepo"})
+    waits: list[float] = []
+    with pytest.raises(DownloadError, match="is gated: accept its licence"):
+        fetch(cache, sleep=waits.append)
+    assert waits == []
+    assert find_cached(REPO, cache) is None
+
+
+def test_a_server_that_has_too_many_is_given_the_time_it_asks_for(server: HubServer, cache: Path) -> None:
+    server.refuse("/api/models", 429, {"Retry-After": "7"}, times=2)
+    waits: list[float] = []
+    assert contents(fetch(cache, sleep=waits.append)) == wanted(server)
+    assert waits == [7.0, 7.0]
+
+
+@pytest.mark.parametrize("part", ["/api/models", WEIGHTS, "config.json"])
+def test_a_server_that_fails_twice_is_asked_again(server: HubServer, cache: Path, part: str) -> None:
+    server.refuse(part, 500, times=2)
+    assert contents(fetch(cache)) == wanted(server)
+
+
+@pytest.mark.parametrize("part", ["/api/models", WEIGHTS])
+def test_a_server_that_goes_on_failing_is_given_up(server: HubServer, cache: Path, part: str) -> None:
+    server.refuse(part, 500)
+    waits: list[float] = []
+    with pytest.raises(DownloadError, match=f"500 Internal Server Error.*{BY_HAND}") as raised:
+        fetch(cache, sleep=waits.append)
+    assert type(raised.value) is DownloadError, "an error that the documentation does not have"
+    assert server.count(part) == ATTEMPTS
+    assert len(waits) == ATTEMPTS - 1
+    for place, wait in enumerate(waits):
+        assert 2.0**place <= wait <= 1.25 * 2.0**place
+    assert find_cached(REPO, cache) is None
+
+
+# No connection, no room, no leave
+
+
+@pytest.mark.usefixtures("server")
+def test_without_a_route_the_manual_way_is_named_after_some_attempts(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        port = closed.getsockname()[1]
+    use_endpoint(f"http://127.0.0.1:{port}", monkeypatch)
+    waits: list[float] = []
+    with pytest.raises(DownloadError, match=f"ConnectError.*{BY_HAND}.*'builtin' needs no download"):
+        fetch(cache, sleep=waits.append)
+    assert len(waits) == ATTEMPTS - 1
+
+
+def test_a_disk_without_room_is_noticed_before_a_download(
+    server: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10**9, used=10**9, free=1000))
+        with pytest.raises(DownloadError, match=r"needs 0\.00 GB more in .*Make room .*or set cache_dir"):
+            fetch(cache)
+    assert not server.sent
+    fetch(cache)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10**9, used=10**9, free=1000))
+        assert contents(fetch(cache)) == wanted(server), "what is there needs no room"
+
+
+def test_files_of_another_version_do_not_count_as_room(
+    server: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fetch(cache)
+    server.files[WEIGHTS] = server.files[WEIGHTS][:-4] + b"\0\0\0\0"
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10**9, used=10**9, free=1000))
+    with pytest.raises(DownloadError, match="GB more in"):
+        fetch(cache)
+
+
+def test_a_model_that_may_not_be_downloaded_asks_no_server(server: HubServer, cache: Path) -> None:
+    function = MLXEmbeddingFunction(REPO, cache_dir=cache, auto_download=False)
+    with pytest.raises(DownloadError, match=f"auto_download is off.*{BY_HAND}"):
+        function(["a text"])
+    assert server.asked == []
+
+
+def test_an_offline_client_names_the_manual_way_at_once(
+    server: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    function = MLXEmbeddingFunction(REPO, cache_dir=cache)
+    with pytest.raises(DownloadError, match=f"offline mode is enabled.*{BY_HAND}"):
+        function(["a text"])
+    waits: list[float] = []
+    with pytest.raises(DownloadError, match="offline mode is enabled"):
+        fetch(cache, sleep=waits.append)
+    assert waits == []
+    assert server.asked == []
+
+
+def test_an_offline_client_finds_what_was_downloaded(
+    server: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = fetch(cache)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert locate(REPO, cache_path=cache, auto_download=True, show_progress=False) == folder
+    server.behave()
+    assert MLXEmbeddingFunction(REPO, cache_dir=cache).encode(["a text"]).shape == (1, 32)
+    assert server.asked == []
+
+
+def start_process(server: HubServer, cache: Path) -> subprocess.Popen[str]:
+    """Another process that downloads into `cache`."""
+    code = (
+        "from pathlib import Path; from chroma_mlx.checkpoint.locate import locate;"
+        f"print(locate({REPO!r}, cache_path=Path({str(cache)!r}), auto_download=True, show_progress=False))"
+    )
+    settings = {
+        "HF_ENDPOINT": server.endpoint,
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "NO_PROXY": "127.0.0.1",
+        "PYTHONPATH": str(ROOT),
+    }
+    environment: dict[str, Any] = {**os.environ, **settings}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    )
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Waits for what another process does."""
+    ends, pause = time.monotonic() + seconds, threading.Event()
+    while not condition():
+        assert time.monotonic() < ends, "it did not happen in time"
+        pause.wait(0.01)
