@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ..checkpoint import Checkpoint
-from ..checkpoint.weights_hash import hash_weights
 from ..models.architecture import find_defaults
 from ..settings import VectorSettings
 from .plan import resolve_settings
@@ -17,8 +16,9 @@ from .plan import resolve_settings
 class Fingerprint:
     """What made the vectors of a collection; plain JSON values.
 
-    `model` is the name it was asked for by, which may be another for the same weights; `weights` their hash;
-    `quantization` in words; the instructions are the texts put before a query and a document, "" for none.
+    `model` is the name it was asked for by, which may be another for the same weights; `weights` a hash of
+    them, the tokenizer and the model's own configuration; `quantization` in words; the instructions are the
+    texts put before a query and a document, "" for none.
     """
 
     model: str
@@ -52,7 +52,7 @@ def make_fingerprint(settings: VectorSettings, checkpoint: Checkpoint) -> Finger
     )
     return Fingerprint(
         model=settings.model_name,
-        weights=hash_weights(checkpoint),
+        weights=checkpoint.weights_hash,
         quantization=describe_quantization(checkpoint),
         pooling=meaning.pooling,
         dimension=meaning.dimension,

@@ -133,6 +133,7 @@ def unload_models() -> None:
 def load_model(folder: Path, *, device: str = "auto") -> Model:
     """Loads the checkpoint in `folder`; `device` is "auto", "gpu" or "cpu"."""
     checkpoint = open_checkpoint(folder)
+    _ = checkpoint.weights_hash  # taken while the files are surely there, and kept with the model
     defaults = find_defaults(checkpoint.config)
     encoder, width, device, dtype, nbytes = mlx_thread.run(_load_weights, checkpoint, device)
     tokenizer = Tokenizer(checkpoint, defaults.end_token)

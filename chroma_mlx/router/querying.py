@@ -10,11 +10,10 @@ import numpy.typing as npt
 
 from ..errors import DimensionMismatch, InputError
 from ..texts import check_texts
-from .embedders import check_query_vectors
 from .results import Hits, read_results
 from .steps import Call, Steps
 from .target import Target
-from .vectors import read_vector
+from .vectors import check_query_vectors, read_vector
 
 INCLUDE = ("documents", "metadatas", "distances", "uris")
 
@@ -41,7 +40,7 @@ def query(
         texts = check_texts(texts)
         yield from _check_width(target, target.embedder.width(), "this configuration makes")
         if target.embedder.embeds_documents:
-            yield from target.settle(write=False)
+            yield from target.settle()
         embedded = yield Call(target.embedder.embed, {"texts": texts, "kind": "query"}, computes=True)
         rows, tokens = list(embedded.vectors), embedded.tokens
     else:

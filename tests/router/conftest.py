@@ -30,11 +30,12 @@ def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
 
 
-@pytest.fixture(scope="session")
-def client(tmp_path_factory: pytest.TempPathFactory) -> ClientAPI:
-    """One for all tests, each of which has a collection of its own name."""
-    folder = tmp_path_factory.mktemp("router") / "data"
-    return chromadb.PersistentClient(folder, settings=Settings(anonymized_telemetry=False))
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[ClientAPI]:
+    """Closed in the end: until then Chroma keeps four files open for every collection, deleted ones too."""
+    client = chromadb.PersistentClient(tmp_path / "data", settings=Settings(anonymized_telemetry=False))
+    yield client
+    client.close()
 
 
 @pytest.fixture

@@ -249,7 +249,7 @@ def test_hits_print_as_a_table_of_a_line_each() -> None:
     assert str(hits).splitlines() == [
         " 0.5000  a     two lines",
         " 0.5000  long  file:b",
-        " 0.2500  c     ",
+        "distance 0.2500  c     ",
     ]
 
 
