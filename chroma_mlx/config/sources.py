@@ -131,10 +131,8 @@ def read_environment(rules: Mapping[str, Rule], problems: list[Problem]) -> dict
     for name, text in sorted(_variables()):
         key = name.removeprefix(PREFIX).lower()
         if key not in rules:
-            names = [PREFIX + key.upper() for key in rules]
-            problems.append(
-                Problem(f"{name}: unknown variable. {known_names(name, [*names, *sorted(OTHER_VARIABLES)])}")
-            )
+            names = [*rules, *(other.removeprefix(PREFIX).lower() for other in sorted(OTHER_VARIABLES))]
+            problems.append(Problem(f"{name}: unknown variable. {known_names(key, names, PREFIX)}"))
             continue
         is_text = rules[key].accepts("a text")
         if text == "" and not key.endswith("_instruction"):
@@ -177,10 +175,12 @@ def _scalar(text: str) -> Any:
         return text
 
 
-def known_names(name: str, names: Iterable[str]) -> str:
-    """The name that was probably meant, or all there are, in a sentence."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"Did you mean {close[0]}?" if close else f"Known are {', '.join(names)}."
+def known_names(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """The name that was probably meant, or all there are, in a sentence; behind a prefix in capitals."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=1)
+    shown = [prefix + each.upper() if prefix else each for each in close or names]
+    return f"Did you mean {shown[0]}?" if close else f"Known are {', '.join(shown)}."
 
 
 def _key(key: object) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from .querying import query
+from .querying import check_one_text, query
 from .record import RecordLike
 from .report import WriteResult
 from .results import Hits
@@ -38,7 +38,7 @@ class _Routed:
     def _query(
         self,
         texts: Sequence[str] | None,
-        vectors: Sequence[npt.ArrayLike] | None,
+        vectors: Iterable[npt.ArrayLike] | None,
         *,
         n_results: int,
         include_vectors: bool,
@@ -96,6 +96,7 @@ class RoutedCollection(_Routed):
         `where`, `where_document` and `ids` narrow the search as they do in Chroma. Raises InputError,
         DimensionMismatch, VectorsOnly for text in mode 'user_provided', and what loading a model raises.
         """
+        check_one_text(text)
         [hits] = run(
             self._query(
                 None if text is None else [text],
@@ -113,7 +114,7 @@ class RoutedCollection(_Routed):
         self,
         texts: Sequence[str] | None = None,
         *,
-        vectors: Sequence[npt.ArrayLike] | None = None,
+        vectors: Iterable[npt.ArrayLike] | None = None,
         n_results: int = 10,
         where: Mapping[str, Any] | None = None,
         where_document: Mapping[str, Any] | None = None,
@@ -170,6 +171,7 @@ class AsyncRoutedCollection(_Routed):
         include_vectors: bool = False,
     ) -> Hits:
         """See RoutedCollection."""
+        check_one_text(text)
         [hits] = await run_async(
             self._query(
                 None if text is None else [text],
@@ -187,7 +189,7 @@ class AsyncRoutedCollection(_Routed):
         self,
         texts: Sequence[str] | None = None,
         *,
-        vectors: Sequence[npt.ArrayLike] | None = None,
+        vectors: Iterable[npt.ArrayLike] | None = None,
         n_results: int = 10,
         where: Mapping[str, Any] | None = None,
         where_document: Mapping[str, Any] | None = None,

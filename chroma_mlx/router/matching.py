@@ -10,16 +10,32 @@ from ..errors import CollectionMismatch
 from .embedders import Embedder
 
 FINGERPRINT_KEY: Final = "chroma_mlx:fingerprint"
+NO_FUNCTION: Final = "none"
 MODES: Final = {"chroma_mlx": "mlx", "chroma_mlx_mock": "mock", "chroma_mlx_user_provided": "user_provided"}
 
 
-def read_fingerprint(metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The fingerprint that a collection's metadata holds, or None."""
-    try:
-        stored = json.loads((metadata or {}).get(FINGERPRINT_KEY, "null"))
-    except (TypeError, ValueError):
+def has_fingerprint(metadata: Mapping[str, Any] | None) -> bool:
+    """Whether a collection's metadata holds a fingerprint, sound or not."""
+    return FINGERPRINT_KEY in (metadata or {})
+
+
+def read_fingerprint(name: str, metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """The fingerprint that a collection's metadata holds, or None. Raises CollectionMismatch for a damaged one."""
+    if not has_fingerprint(metadata):
         return None
-    return stored if isinstance(stored, dict) else None
+    text = (metadata or {})[FINGERPRINT_KEY]
+    try:
+        stored = json.loads(text)
+    except (TypeError, ValueError):
+        stored = None
+    if not isinstance(stored, dict) or "weights" not in stored:
+        raise CollectionMismatch(
+            f"Collection {name!r} has a damaged fingerprint, {str(text)[:80]!r} under {FINGERPRINT_KEY!r} of its "
+            "metadata, so nobody can tell what made its vectors. If you know that they are of this model, pass "
+            "`same_space=True`, or take the key out of the metadata with Chroma's own `modify`.",
+            differences={"fingerprint": (text, None)},
+        )
+    return stored
 
 
 def check_mode(name: str, configuration: Mapping[str, Any], embedder: Embedder, *, same_space: bool) -> None:
@@ -28,6 +44,8 @@ def check_mode(name: str, configuration: Mapping[str, Any], embedder: Embedder, 
     own_name = embedder.function.name()
     if stored_name == own_name or same_space:
         return
+    if stored_name == NO_FUNCTION and MODES[own_name] == "user_provided":
+        return  # without a function, its vectors came from the user
     was, now = MODES.get(stored_name), MODES[own_name]
     made = f"in mode {was!r}" if was else f"with the embedding function {stored_name!r}"
     raise CollectionMismatch(
@@ -56,7 +74,7 @@ def check_vectors(
     if same_space or function_of(configuration) != embedder.function.name():
         return
     saved = (configuration.get("embedding_function") or {}).get("config") or {}
-    differences = embedder.differences(saved, read_fingerprint(metadata), load=load)
+    differences = embedder.differences(saved, read_fingerprint(name, metadata), load=load)
     if differences:
         fields = ", ".join(f"{field} was {was!r} and is {now!r}" for field, (was, now) in differences.items())
         raise CollectionMismatch(
@@ -69,5 +87,5 @@ def check_vectors(
 
 
 def function_of(configuration: Mapping[str, Any]) -> str:
-    """The name of the function that a collection was made with, "none" where Chroma has none stored."""
-    return str((configuration.get("embedding_function") or {}).get("name") or "none")
+    """The name of the function that a collection was made with, NO_FUNCTION where none is stored."""
+    return str((configuration.get("embedding_function") or {}).get("name") or NO_FUNCTION)

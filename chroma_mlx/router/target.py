@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from chromadb.errors import NotFoundError
+
 from .embedders import Embedder
-from .matching import FINGERPRINT_KEY, check_vectors, read_fingerprint
+from .matching import FINGERPRINT_KEY, check_vectors, has_fingerprint
 from .report import UsageCounter
 from .steps import Call, Steps
 
@@ -70,14 +72,12 @@ class Target:
         if self.settled:
             return
         yield Call(self.embedder.fingerprint, {"load": True}, computes=True)
-        handle = yield from self._fresh()
-        if handle is not None:
-            arguments = {"name": self.name, "embedder": self.embedder, "load": True, "same_space": self.same_space}
-            configuration, metadata = handle.configuration_json, handle.metadata
-            check = {"configuration": configuration, "metadata": metadata, **arguments}
-            yield Call(check_vectors, check, computes=True)
-            # A guest of another kind does not sign for the host.
-            self.unsigned = read_fingerprint(metadata) is None and not self.same_space
+        handle = (yield from self._fresh()) or self.chroma
+        stored = {"configuration": handle.configuration_json, "metadata": handle.metadata}
+        arguments = {"name": self.name, "embedder": self.embedder, "load": True, "same_space": self.same_space}
+        yield Call(check_vectors, {**stored, **arguments}, computes=True)
+        # A guest of another kind does not sign for the host.
+        self.unsigned = not has_fingerprint(handle.metadata) and not self.same_space
         self.settled = True
 
     def sign(self) -> Steps[None]:
@@ -86,7 +86,7 @@ class Target:
             return
         own = yield Call(self.embedder.fingerprint, {"load": True}, computes=True)
         handle = yield from self._fresh()
-        if own is not None and handle is not None and read_fingerprint(handle.metadata) is None:
+        if own is not None and handle is not None and not has_fingerprint(handle.metadata):
             metadata = {**(handle.metadata or {}), FINGERPRINT_KEY: json.dumps(own.to_dict())}
             metadata.pop(SPACE_KEY, None)
             yield Call(self.chroma.modify, {"metadata": metadata})
@@ -103,6 +103,12 @@ class Target:
         yield Call(self.chroma.modify, {"name": name, "metadata": metadata, "configuration": configuration})
 
     def _fresh(self) -> Steps[Any]:
-        """The collection as it is stored now: a handle keeps what it was when it was opened. None if it is gone."""
-        handle = yield Call(self.client.get_collection, {"name": self.name})
+        """The collection as it is stored now: a handle keeps what it was when it was opened.
+
+        None if another has its name, or none has: it was renamed, which a handle outlives, or deleted.
+        """
+        try:
+            handle = yield Call(self.client.get_collection, {"name": self.name})
+        except NotFoundError:
+            return None
         return handle if handle.id == self.chroma.id else None

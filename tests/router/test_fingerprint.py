@@ -134,3 +134,38 @@ def test_a_model_that_is_not_on_this_disk_is_compared_by_what_its_settings_say(c
         EmbeddingRouter(**absent, dimension=512).collection(client, name)
     with pytest.raises(CollectionMismatch, match=r"model_name was 'qwen3-0.6b-4bit' and is 'qwen3-0.6b-8bit'"):
         EmbeddingRouter(model_name="qwen3-0.6b-8bit", auto_download=False).collection(client, name)
+
+
+@pytest.mark.parametrize("damaged", ["{broken", '{"a": 1}', "5", 5])
+def test_a_damaged_fingerprint_is_refused_unless_the_user_knows(client: ClientAPI, name: str, damaged: Any) -> None:
+    function: Any = MLXEmbeddingFunction("builtin")
+    client.create_collection(name, embedding_function=function, metadata={FINGERPRINT_KEY: damaged})
+    router = EmbeddingRouter(model_name="builtin")
+
+    with pytest.raises(CollectionMismatch, match="has a damaged fingerprint"):
+        router.collection(client, name)
+    assert router.collection(client, name, same_space=True).upsert([TEXT]).inserted == 1
+
+
+def test_a_collection_renamed_under_its_wrapper_keeps_its_own_metadata(client: ClientAPI, name: str) -> None:
+    function: Any = MLXEmbeddingFunction("builtin")
+    client.create_collection(name, embedding_function=function, metadata={"who": "old"})
+    router = EmbeddingRouter(model_name="builtin")
+    wrapper = router.collection(client, name)
+    client.get_collection(name).modify(name=f"{name}-old")
+    client.create_collection(name, embedding_function=function, metadata={"who": "new"})
+
+    assert wrapper.upsert([TEXT]).inserted == 1
+
+    assert client.get_collection(f"{name}-old").metadata["who"] == "old"
+    assert (client.get_collection(f"{name}-old").count(), client.get_collection(name).count()) == (1, 0)
+    assert wrapper.query("moon").ids == ["a"]
+
+
+def test_vectors_of_ones_own_go_into_a_collection_that_has_no_function(client: ClientAPI, name: str) -> None:
+    client.create_collection(name, embedding_function=None).add(ids=["z"], embeddings=[[1.0, 0.0]])
+    router = EmbeddingRouter(mode="user_provided")
+
+    assert router.collection(client, name).upsert([{"id": "a", "vector": [0.0, 1.0]}]).inserted == 1
+    with pytest.raises(CollectionMismatch, match="made with the embedding function 'none'"):
+        router.with_mode("mock").collection(client, name)

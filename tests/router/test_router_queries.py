@@ -87,8 +87,8 @@ def test_n_results_is_a_count(filled: RoutedCollection, n_results: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (7, "Text 0 is a int, not a str"),
-        (["moon"], "Text 0 is a list, not a str"),
+        (7, "query takes one text, and got a int"),
+        (["moon"], "query takes one text, and got a list"),
         ("half \ud83d", "Text 0 holds the lone surrogate"),
     ],
 )
