@@ -18,16 +18,19 @@ from .errors import ChromaMLXError
 from .functions import MLXEmbeddingFunction, MockEmbeddingFunction, UserProvidedFunction
 
 if TYPE_CHECKING:
-    from .router import EmbeddingRouter, Record
+    from .router import EmbeddingRouter, Hit, Hits, Record, WriteResult
 
 __all__ = [
     "ChromaMLXError",
     "EmbeddingConfig",
     "EmbeddingRouter",
+    "Hit",
+    "Hits",
     "MLXEmbeddingFunction",
     "MockEmbeddingFunction",
     "Record",
     "UserProvidedFunction",
+    "WriteResult",
     "__version__",
 ]
 __version__ = "0.1.0"
@@ -35,7 +38,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     """The router, imported when it is first asked for: a program that only embeds needs none of it."""
-    if name in ("EmbeddingRouter", "Record"):
+    if name in ("EmbeddingRouter", "Hit", "Hits", "Record", "WriteResult"):
         from . import router
 
         return getattr(router, name)

@@ -100,10 +100,7 @@ class _Checked:
 
     def __post_init__(self) -> None:
         values = {each.name: getattr(self, each.name) for each in fields(self)}  # type: ignore[arg-type]
-        problems = [
-            f"{name} is {shown(values[name])}, which is not allowed. Set it to {allowed}."
-            for name, allowed in find_problems(type(self), values)
-        ]
+        problems = [problem for _, problem in explain_problems(type(self), values)]
         if not problems and (reason := dimension_problem(values)):
             problems.append(f"dimension is {values['dimension']}, but {reason}")
         if problems:
@@ -163,13 +160,18 @@ class MachineSettings(_Checked):
     @property
     def cache_path(self) -> Path | None:
         """`cache_dir` as a path, `~` expanded."""
-        return None if self.cache_dir is None else Path(self.cache_dir).expanduser()
+        # pathlib's own expanduser() raises for a user that does not exist.
+        return None if self.cache_dir is None else Path(os.path.expanduser(self.cache_dir))
 
 
-def find_problems(settings: type, values: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """(name, what it allows) of each value that its rule in the class `settings` refuses."""
+def explain_problems(settings: type, values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """(name, what is wrong in words) of each value that its rule in the class `settings` refuses."""
     rules = {each.name: rule_of(each) for each in fields(settings)}
-    return [(name, rules[name].allowed) for name, value in values.items() if not rules[name].accepts(value)]
+    return [
+        (name, f"{name} is {shown(value)}, which is not allowed. Set it to {rules[name].allowed}.")
+        for name, value in values.items()
+        if not rules[name].accepts(value)
+    ]
 
 
 def dimension_problem(values: Mapping[str, Any]) -> str | None:

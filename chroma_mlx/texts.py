@@ -24,7 +24,7 @@ def check_texts(texts: object) -> list[str]:
         )
     if len(texts) == 0:
         raise InputError("There is no text to embed: the list is empty. Pass at least one text.")
-    checked = list(texts)
+    checked = [str.__str__(text) if isinstance(text, str) else text for text in texts]
     for index, text in enumerate(checked):
         if not isinstance(text, str):
             raise InputError(

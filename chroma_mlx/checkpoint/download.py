@@ -79,7 +79,9 @@ def _download_once(repo_id: str, revision: str | None, cache_path: Path | None, 
             f"The repository {repo_id} has no *.safetensors with a config.json, so it holds no model that this engine "
             f"can run. Use a conversion in safetensors. {by_hand(repo_id)}"
         )
-    cache = (Path(client.constants.HF_HUB_CACHE) if cache_path is None else cache_path).expanduser()
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    cache = (Path(HF_HUB_CACHE) if cache_path is None else cache_path).expanduser()
     repository = cache / client.file_download.repo_folder_name(repo_id=repo_id, repo_type="model")
     _check_room(repo_id, files, repository)
     bars = {"tqdm_class": _bar_class(shown=shows_progress(show_progress))}

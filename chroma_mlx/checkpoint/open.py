@@ -13,6 +13,7 @@ from ..errors import CheckpointError, ChromaMLXError, CorruptCheckpoint, ModelNo
 from .declared import Declared, inner_path, read_declared, read_json
 from .quantization import Quantization, read_quantization
 from .safetensors import TensorInfo, read_header
+from .weights_hash import hash_model
 
 # Some tokenizers state "no limit" as 10**30.
 NO_LIMIT: Final = 2**31
@@ -47,6 +48,13 @@ class Checkpoint:
     def files(self) -> tuple[Path, ...]:
         """The safetensors files that hold the tensors."""
         return tuple(sorted({tensor.file for tensor in self.tensors.values()}))
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """A hash of the weights, the tokenizer and the settings that change vectors; see hash_model."""
+        own = {"include_prompt": self.declared.include_prompt, "lower_case": self.declared.lower_case}
+        side = {"truncation_side": self.tokenizer_config.get("truncation_side", "right")}
+        return hash_model(self.tokenizer_file, self.files, {**self.config, **own, **side})
 
     @property
     def token_rows(self) -> int:

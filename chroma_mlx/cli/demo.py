@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import ConfigError
 from .arguments import add_config, positive
 
 if TYPE_CHECKING:
@@ -52,6 +53,11 @@ def run(options: argparse.Namespace) -> int:
         sys.stdout.reconfigure(errors="replace")  # a passage may hold what the terminal has no character for
     path = options.path or platformdirs.user_data_path("chroma-mlx") / "demo"
     effective = resolve(options.config)
+    if effective.config.mode != "mlx":
+        raise ConfigError(
+            f"The demo shows what a model finds, but mode is {effective.config.mode!r} "
+            f"({effective.sources['mode']}). Run it with CHROMA_MLX_MODE=mlx."
+        )
     configured = effective.sources["model_name"] != DEFAULT
     choice = choose_model(options.model, configured=effective.config.model_name if configured else None)
     print(f"Model: {choice.model_name} ({choice.why})")

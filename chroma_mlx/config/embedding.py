@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal, TypeAlias
 
 import yaml
 
-from ..settings import MachineSettings, Rule, VectorSettings, dimension_problem, one_of, rule_of, setting
-from .sources import DEFAULT, SECTION, Sourced, gather, known_names, raise_all, read_section, refusal
+from ..settings import (
+    MachineSettings,
+    Rule,
+    VectorSettings,
+    dimension_problem,
+    explain_problems,
+    one_of,
+    rule_of,
+    setting,
+)
+from .sources import DEFAULT, SECTION, Problem, Sourced, gather, known_names, raise_all, read_section, refusal
 
 ARGUMENT: Final = "argument"
 Mode: TypeAlias = Literal["mlx", "user_provided", "mock"]
@@ -58,10 +67,9 @@ class EmbeddingConfig(VectorSettings, MachineSettings):
 
         Raises ConfigError with every problem at once.
         """
-        problems: list[str] = []
+        problems: list[Problem] = []
         values = read_section(data, RULES, "configuration", problems)
-        if reason := dimension_problem({**DEFAULTS, **values}):
-            problems.append(refusal(f"configuration: {SECTION}.dimension", values["dimension"], sentence(reason)))
+        problems += _dimension_problems({**DEFAULTS, **values}, f"configuration: {SECTION}.dimension", problems)
         raise_all(problems)
         return cls(**values)
 
@@ -111,22 +119,32 @@ def resolve(source: ConfigSource = None, arguments: Mapping[str, Any] | None = N
 
     `source` is an EmbeddingConfig, the path of a file, or None to look for one. Raises ConfigError.
     """
-    problems: list[str] = []
+    problems: list[Problem] = []
     if isinstance(source, EmbeddingConfig):
         values = {key: Sourced(getattr(source, key), "configuration object", key) for key in RULES}
     else:
         values = {key: Sourced(value, DEFAULT, key) for key, value in DEFAULTS.items()}
         values |= gather(source, RULES, problems)
     values |= {key: Sourced(value, ARGUMENT, key) for key, value in (arguments or {}).items()}
-    problems += [f"argument {key}: unknown key. {known_names(key, RULES)}" for key in values if key not in RULES]
+    problems += [
+        Problem(f"argument {key}: unknown key. {known_names(key, RULES)}") for key in values if key not in RULES
+    ]
     plain = {key: sourced.value for key, sourced in values.items() if key in RULES}
-    dimension = values["dimension"]
-    # The arguments are checked where they are used, in their own words.
-    checked_here = dimension.source != ARGUMENT and RULES["model_name"].accepts(plain["model_name"])
-    if checked_here and (reason := dimension_problem(plain)):
-        problems.append(refusal(dimension.place, dimension.value, sentence(reason)))
+    if values["dimension"].source != ARGUMENT:
+        problems += _dimension_problems(plain, values["dimension"].place, problems)
+    if problems:
+        # Alone, the arguments are refused where they are used, in their own words.
+        given = {key: value for key, value in (arguments or {}).items() if key in RULES}
+        problems += [Problem(f"argument {each}", key) for key, each in explain_problems(EmbeddingConfig, given)]
     raise_all(problems)
     return Effective(EmbeddingConfig(**plain), {key: sourced.source for key, sourced in values.items()})
+
+
+def _dimension_problems(values: Mapping[str, Any], place: str, others: Sequence[Problem]) -> list[Problem]:
+    """That the model has not the dimension, unless it is not known which model, or which dimension, is meant."""
+    unsure = {problem.key for problem in others} & {"model_name", "dimension", "mode"}
+    reason = None if unsure or not RULES["model_name"].accepts(values["model_name"]) else dimension_problem(values)
+    return [] if reason is None else [refusal("dimension", place, values["dimension"], sentence(reason))]
 
 
 def sentence(reason: str) -> str:

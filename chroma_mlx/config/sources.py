@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import platformdirs
 import yaml
@@ -36,6 +36,13 @@ class Sourced:
     value: Any
     source: str
     place: str
+
+
+class Problem(NamedTuple):
+    """What is wrong, in words, and with which key, if it is a known one."""
+
+    text: str
+    key: str | None = None
 
 
 def find_file(path: str | os.PathLike[str] | None) -> tuple[Path, str] | None:
@@ -76,7 +83,9 @@ def user_file() -> Path:
     return platformdirs.user_config_path("chroma-mlx") / FILE_NAME
 
 
-def gather(path: str | os.PathLike[str] | None, rules: Mapping[str, Rule], problems: list[str]) -> dict[str, Sourced]:
+def gather(
+    path: str | os.PathLike[str] | None, rules: Mapping[str, Rule], problems: list[Problem]
+) -> dict[str, Sourced]:
     """The values that the file and the environment give, by key; the environment wins.
 
     Every unknown key and every value that `rules` do not allow is added to `problems`. Raises ConfigError
@@ -91,39 +100,39 @@ def gather(path: str | os.PathLike[str] | None, rules: Mapping[str, Rule], probl
     return values | read_environment(rules, problems)
 
 
-def read_section(data: Any, rules: Mapping[str, Rule], where: str, problems: list[str]) -> dict[str, Any]:
+def read_section(data: Any, rules: Mapping[str, Rule], where: str, problems: list[Problem]) -> dict[str, Any]:
     """The values of the section `embedding` of `data`; what is wrong with it is added to `problems`."""
     if data is None:
         return {}
     if not isinstance(data, Mapping):
-        problems.append(f"{where}: it holds {_shown(data)}, not a table. Begin it with `{SECTION}:`.")
+        problems.append(Problem(f"{where}: it holds {_shown(data)}, not a table. Begin it with `{SECTION}:`."))
         return {}
     for key in data:
         if key != SECTION:
             hint = f"It belongs under `{SECTION}:`." if key in rules else f"The one known key is {SECTION}."
-            problems.append(f"{where}: {_key(key)}: unknown key. {hint}")
+            problems.append(Problem(f"{where}: {_key(key)}: unknown key. {hint}"))
     section = data.get(SECTION)
     if section is None:
         return {}
     if not isinstance(section, Mapping):
-        problems.append(f"{where}: {SECTION}: it is {_shown(section)}, not a table of keys.")
+        problems.append(Problem(f"{where}: {SECTION}: it is {_shown(section)}, not a table of keys."))
         return {}
     for key, value in section.items():
         if key not in rules:
-            problems.append(f"{where}: {SECTION}.{_key(key)}: unknown key. {known_names(str(key), rules)}")
+            problems.append(Problem(f"{where}: {SECTION}.{_key(key)}: unknown key. {known_names(str(key), rules)}"))
         elif not rules[key].accepts(value):
-            problems.append(refusal(f"{where}: {SECTION}.{key}", value, f"Set it to {_allowed(rules[key])}."))
+            problems.append(refusal(key, f"{where}: {SECTION}.{key}", value, f"Set it to {_allowed(rules[key])}."))
     return {key: value for key, value in section.items() if key in rules and rules[key].accepts(value)}
 
 
-def read_environment(rules: Mapping[str, Rule], problems: list[str]) -> dict[str, Sourced]:
+def read_environment(rules: Mapping[str, Rule], problems: list[Problem]) -> dict[str, Sourced]:
     """The values of CHROMA_MLX_<KEY>; what is wrong with one is added to `problems`."""
     values = {}
     for name, text in sorted(_variables()):
         key = name.removeprefix(PREFIX).lower()
         if key not in rules:
-            names = [PREFIX + key.upper() for key in rules]
-            problems.append(f"{name}: unknown variable. {known_names(name, [*names, *sorted(OTHER_VARIABLES)])}")
+            names = [*rules, *(other.removeprefix(PREFIX).lower() for other in sorted(OTHER_VARIABLES))]
+            problems.append(Problem(f"{name}: unknown variable. {known_names(key, names, PREFIX)}"))
             continue
         is_text = rules[key].accepts("a text")
         if text == "" and not key.endswith("_instruction"):
@@ -132,24 +141,25 @@ def read_environment(rules: Mapping[str, Rule], problems: list[str]) -> dict[str
         if rules[key].accepts(value):
             values[key] = Sourced(value, name, name)
         else:
-            problems.append(refusal(name, value, f"Set it to {_allowed(rules[key])}."))
+            problems.append(refusal(key, name, value, f"Set it to {_allowed(rules[key])}."))
     return values
 
 
-def refusal(place: str, value: Any, what_to_do: str) -> str:
+def refusal(key: str, place: str, value: Any, what_to_do: str) -> Problem:
     """The problem that a value is not allowed."""
-    return f"{place}: {_shown(value)} is not allowed. {what_to_do}"
+    return Problem(f"{place}: {_shown(value)} is not allowed. {what_to_do}", key)
 
 
-def raise_all(problems: list[str]) -> None:
+def raise_all(problems: list[Problem]) -> None:
     """Raises ConfigError with a line for each problem, if there is any."""
     if problems:
+        texts = tuple(problem.text for problem in problems)
         lines = [
-            *problems[:MOST_PROBLEMS],
+            *texts[:MOST_PROBLEMS],
             *([f"… and {len(problems) - MOST_PROBLEMS:,} more"] * (len(problems) > MOST_PROBLEMS)),
         ]
         title = "The configuration is not valid" if len(problems) == 1 else "The configuration has errors"
-        raise ConfigError("\n  ".join([f"{title}:", *lines]), problems=tuple(problems))
+        raise ConfigError("\n  ".join([f"{title}:", *lines]), problems=texts)
 
 
 def _variables() -> Iterator[tuple[str, str]]:
@@ -165,10 +175,12 @@ def _scalar(text: str) -> Any:
         return text
 
 
-def known_names(name: str, names: Iterable[str]) -> str:
-    """The name that was probably meant, or all there are, in a sentence."""
-    close = difflib.get_close_matches(name, list(names), n=1)
-    return f"Did you mean {close[0]}?" if close else f"Known are {', '.join(names)}."
+def known_names(name: str, names: Iterable[str], prefix: str = "") -> str:
+    """The name that was probably meant, or all there are, in a sentence; behind a prefix in capitals."""
+    names = list(names)
+    close = difflib.get_close_matches(name, names, n=1)
+    shown = [prefix + each.upper() if prefix else each for each in close or names]
+    return f"Did you mean {shown[0]}?" if close else f"Known are {', '.join(shown)}."
 
 
 def _key(key: object) -> str:

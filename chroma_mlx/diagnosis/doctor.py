@@ -115,7 +115,7 @@ def _mlx(config: EmbeddingConfig) -> Check:
     def look() -> tuple[str, bool]:
         import mlx.core as mx
 
-        return mx.__version__, mx.is_available(mx.Device(mx.DeviceType.gpu))
+        return importlib.metadata.version("mlx"), mx.is_available(mx.Device(mx.DeviceType.gpu))
 
     version, gpu = mlx_thread.run(look)
     device = "gpu" if gpu and config.device != "cpu" else "cpu"
@@ -149,9 +149,9 @@ def _memory(config: EmbeddingConfig) -> Check:
 
 
 def _cache(config: EmbeddingConfig) -> Check:
-    from ..checkpoint.hub import hub
+    from huggingface_hub.constants import HF_HUB_CACHE
 
-    folder = config.cache_path or Path(hub().constants.HF_HUB_CACHE)
+    folder = config.machine.cache_path or Path(HF_HUB_CACHE)
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     known = find_known(config.model_name)

@@ -8,7 +8,6 @@ from typing import Any
 
 from ..checkpoint import Checkpoint, sound_values
 from ..checkpoint.dense import dense_width
-from ..checkpoint.weights_hash import hash_weights
 from ..models.architecture import find_defaults
 from ..settings import VectorSettings
 from .plan import resolve_settings
@@ -18,8 +17,9 @@ from .plan import resolve_settings
 class Fingerprint:
     """What made the vectors of a collection; plain JSON values.
 
-    `model` is the name it was asked for by, which may be another for the same weights; `weights` their hash;
-    `quantization` in words; the instructions are the texts put before a query and a document, "" for none.
+    `model` is the name it was asked for by, which may be another for the same weights; `weights` a hash of
+    them, the tokenizer and the model's own configuration; `quantization` in words; the instructions are the
+    texts put before a query and a document, "" for none.
     """
 
     model: str
@@ -54,7 +54,7 @@ def make_fingerprint(settings: VectorSettings, checkpoint: Checkpoint) -> Finger
     meaning = resolve_settings(settings, checkpoint, defaults, width)
     return Fingerprint(
         model=settings.model_name,
-        weights=hash_weights(checkpoint),
+        weights=checkpoint.weights_hash,
         quantization=describe_quantization(checkpoint),
         pooling=meaning.pooling,
         dimension=meaning.dimension,

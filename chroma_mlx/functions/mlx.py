@@ -125,6 +125,11 @@ class MLXEmbeddingFunction(SavedFunction):
         """
         self.encoder().load()
 
+    @property
+    def settings(self) -> VectorSettings:
+        """What determines the vectors."""
+        return self._vectors
+
     def encoder(self) -> Encoder:
         """The engine under these settings; making it costs nothing."""
         # Imported here, since a program that only reads a collection needs none of the engine.

@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy.typing as npt
 
-from .querying import query
+from .querying import check_one_text, query
 from .record import RecordLike
 from .report import WriteResult
 from .results import Hits
-from .steps import run, run_async
-from .target import FINGERPRINT_KEY, Target
+from .steps import Steps, run, run_async
+from .target import Target
 from .writing import write
 
 
@@ -35,12 +35,18 @@ class _Routed:
     def __repr__(self) -> str:
         return f"{type(self).__name__}(name={self._target.name!r}, function={self._target.embedder.function!r})"
 
-    def _kept(self, metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        """New metadata, which replace all of the old, with the fingerprint among them."""
-        if metadata is None:
-            return None
-        stored = (self._target.chroma.metadata or {}).get(FINGERPRINT_KEY)
-        return {**({} if stored is None else {FINGERPRINT_KEY: stored}), **metadata}
+    def _query(
+        self,
+        texts: Sequence[str] | None,
+        vectors: Iterable[npt.ArrayLike] | None,
+        *,
+        n_results: int,
+        include_vectors: bool,
+        **filters: Any,
+    ) -> Steps[list[Hits]]:
+        return query(
+            self._target, texts, vectors, n_results=n_results, include_vectors=include_vectors, filters=filters
+        )
 
 
 class RoutedCollection(_Routed):
@@ -90,15 +96,17 @@ class RoutedCollection(_Routed):
         `where`, `where_document` and `ids` narrow the search as they do in Chroma. Raises InputError,
         DimensionMismatch, VectorsOnly for text in mode 'user_provided', and what loading a model raises.
         """
-        texts, vectors = None if text is None else [text], None if vector is None else [vector]
-        [hits] = self.query_batch(
-            texts,
-            vectors=vectors,
-            n_results=n_results,
-            where=where,
-            where_document=where_document,
-            ids=ids,
-            include_vectors=include_vectors,
+        check_one_text(text)
+        [hits] = run(
+            self._query(
+                None if text is None else [text],
+                None if vector is None else [vector],
+                n_results=n_results,
+                include_vectors=include_vectors,
+                where=where,
+                where_document=where_document,
+                ids=ids,
+            )
         )
         return hits
 
@@ -106,7 +114,7 @@ class RoutedCollection(_Routed):
         self,
         texts: Sequence[str] | None = None,
         *,
-        vectors: Sequence[npt.ArrayLike] | None = None,
+        vectors: Iterable[npt.ArrayLike] | None = None,
         n_results: int = 10,
         where: Mapping[str, Any] | None = None,
         where_document: Mapping[str, Any] | None = None,
@@ -114,9 +122,16 @@ class RoutedCollection(_Routed):
         include_vectors: bool = False,
     ) -> list[Hits]:
         """As `query`, for many texts or vectors at once: one Hits each, in their order."""
-        filters = {"where": where, "where_document": where_document, "ids": ids}
         return run(
-            query(self._target, texts, vectors, n_results=n_results, include_vectors=include_vectors, filters=filters)
+            self._query(
+                texts,
+                vectors,
+                n_results=n_results,
+                include_vectors=include_vectors,
+                where=where,
+                where_document=where_document,
+                ids=ids,
+            )
         )
 
     def modify(
@@ -126,7 +141,7 @@ class RoutedCollection(_Routed):
         configuration: Mapping[str, Any] | None = None,
     ) -> None:
         """Chroma's own `modify`; new metadata replaces the old, but for the fingerprint of the vectors."""
-        self._target.chroma.modify(name=name, metadata=self._kept(metadata), configuration=configuration)
+        run(self._target.modify(name, metadata, configuration))
 
 
 class AsyncRoutedCollection(_Routed):
@@ -156,15 +171,17 @@ class AsyncRoutedCollection(_Routed):
         include_vectors: bool = False,
     ) -> Hits:
         """See RoutedCollection."""
-        texts, vectors = None if text is None else [text], None if vector is None else [vector]
-        [hits] = await self.query_batch(
-            texts,
-            vectors=vectors,
-            n_results=n_results,
-            where=where,
-            where_document=where_document,
-            ids=ids,
-            include_vectors=include_vectors,
+        check_one_text(text)
+        [hits] = await run_async(
+            self._query(
+                None if text is None else [text],
+                None if vector is None else [vector],
+                n_results=n_results,
+                include_vectors=include_vectors,
+                where=where,
+                where_document=where_document,
+                ids=ids,
+            )
         )
         return hits
 
@@ -172,7 +189,7 @@ class AsyncRoutedCollection(_Routed):
         self,
         texts: Sequence[str] | None = None,
         *,
-        vectors: Sequence[npt.ArrayLike] | None = None,
+        vectors: Iterable[npt.ArrayLike] | None = None,
         n_results: int = 10,
         where: Mapping[str, Any] | None = None,
         where_document: Mapping[str, Any] | None = None,
@@ -180,9 +197,16 @@ class AsyncRoutedCollection(_Routed):
         include_vectors: bool = False,
     ) -> list[Hits]:
         """See RoutedCollection."""
-        filters = {"where": where, "where_document": where_document, "ids": ids}
         return await run_async(
-            query(self._target, texts, vectors, n_results=n_results, include_vectors=include_vectors, filters=filters)
+            self._query(
+                texts,
+                vectors,
+                n_results=n_results,
+                include_vectors=include_vectors,
+                where=where,
+                where_document=where_document,
+                ids=ids,
+            )
         )
 
     async def modify(
@@ -192,4 +216,4 @@ class AsyncRoutedCollection(_Routed):
         configuration: Mapping[str, Any] | None = None,
     ) -> None:
         """See RoutedCollection."""
-        await self._target.chroma.modify(name=name, metadata=self._kept(metadata), configuration=configuration)
+        await run_async(self._target.modify(name, metadata, configuration))

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from ..config import EmbeddingConfig
-from ..errors import ConfigError, DownloadError, EngineError, InputError, MissingPackage, VectorsOnly
+from ..errors import ConfigError, DownloadError, EngineError, MissingPackage, VectorsOnly
 from ..functions import MLXEmbeddingFunction, MockEmbeddingFunction, UserProvidedFunction
 from ..functions.saved import SavedFunction
 from ..models.known import find_known
 from ..texts import check_texts
 from .report import ModelInfo
-from .vectors import LONGEST, SHORTEST, read_vector
+from .vectors import read_vector
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
@@ -53,6 +53,14 @@ class Embedder(Protocol):
 
     def fingerprint(self, *, load: bool) -> Fingerprint | None:
         """What makes the vectors. Without `load`, None where the model is not on this disk."""
+
+    def differences(
+        self, saved: Mapping[str, Any], stored: Mapping[str, Any] | None, *, load: bool
+    ) -> dict[str, tuple[Any, Any]]:
+        """(stored, own) of each field in which what made a collection's vectors is not what makes these.
+
+        `saved` is the configuration saved with the collection's function, `stored` its fingerprint if it has one.
+        """
 
     def info(self) -> ModelInfo:
         """What is known of the model; loads nothing."""
@@ -115,6 +123,26 @@ class MLXEmbedder:
         checkpoint = self._encoder.load().checkpoint if load else self.checkpoint()
         return None if checkpoint is None else make_fingerprint(self.config.vectors, checkpoint)
 
+    def differences(
+        self, saved: Mapping[str, Any], stored: Mapping[str, Any] | None, *, load: bool
+    ) -> dict[str, tuple[Any, Any]]:
+        """See Embedder."""
+        from ..engine.fingerprint import make_fingerprint
+
+        checkpoint = self._encoder.load().checkpoint if load else self.checkpoint()
+        if checkpoint is None:
+            return _settings_differences(saved, self.function)
+        own = make_fingerprint(self.config.vectors, checkpoint)
+        if stored is None:
+            settings = self.function.build_from_config(dict(saved)).settings
+            if not _same_model(settings.model_name, self.config.model_name):
+                other = MLXEmbedder(dataclasses.replace(self.config, model_name=settings.model_name)).checkpoint()
+                if other is None:
+                    return {"model_name": (settings.model_name, self.config.model_name)}
+                checkpoint = other
+            stored = make_fingerprint(settings, checkpoint).to_dict()
+        return own.differences(stored)
+
     def fetch(self) -> None:
         """Makes sure that MLX and the model are here. Raises MissingPackage, DownloadError, ModelNotFound."""
         if importlib.util.find_spec("mlx") is None:
@@ -157,8 +185,9 @@ class MockEmbedder:
     normalized = True
 
     def __init__(self, config: EmbeddingConfig) -> None:
-        known = find_known(config.model_name)
-        dimension = config.dimension or (known.dimension if known else _width_on_disk(config))
+        dimension = config.dimension
+        if dimension is None:  # as wide as what it stands for
+            dimension = MLXEmbedder(dataclasses.replace(config, mode="mlx")).width()
         if dimension is None:
             raise ConfigError(
                 f"Mode 'mock' makes vectors as wide as those of {config.model_name!r}, which is not in the table of "
@@ -178,6 +207,12 @@ class MockEmbedder:
 
     def fingerprint(self, *, load: bool) -> None:
         """None: the function's saved configuration says it all."""
+
+    def differences(
+        self, saved: Mapping[str, Any], stored: Mapping[str, Any] | None, *, load: bool
+    ) -> dict[str, tuple[Any, Any]]:
+        """See Embedder."""
+        return _settings_differences(saved, self.function)
 
     def info(self) -> ModelInfo:
         """See Embedder."""
@@ -237,6 +272,12 @@ class UserProvidedEmbedder:
     def fingerprint(self, *, load: bool) -> None:
         """None: what made the vectors is not known here."""
 
+    def differences(
+        self, saved: Mapping[str, Any], stored: Mapping[str, Any] | None, *, load: bool
+    ) -> dict[str, tuple[Any, Any]]:
+        """None that could be known."""
+        return {}
+
     def info(self) -> ModelInfo:
         """See Embedder."""
         return _info_without_model("user_provided", self.function.name(), self.config.dimension)
@@ -262,19 +303,28 @@ def _info_without_model(mode: str, name: str, dimension: int | None) -> ModelInf
     )
 
 
-def _width_on_disk(config: EmbeddingConfig) -> int | None:
-    from ..checkpoint import open_checkpoint
+def _same_model(one: str, other: str) -> bool:
+    """Whether two names are of one model: a short name and its repository, or two paths of a folder."""
     from ..checkpoint.locate import local_folder
 
-    folder = local_folder(config.model_name)
-    hidden: Any = open_checkpoint(folder).config.get("hidden_size") if folder else None
-    return hidden if isinstance(hidden, int) else None
+    folders = [folder.resolve() for folder in map(local_folder, (one, other)) if folder is not None]
+    known = find_known(one)
+    return one == other or (known is not None and known is find_known(other)) or folders[:1] == folders[1:] != []
 
 
-def check_query_vectors(vectors: Sequence[npt.NDArray[np.float32]]) -> None:
-    """Raises InputError for a query vector that is not finite or has no direction."""
-    for place, vector in enumerate(vectors):
-        length = float(np.linalg.norm(vector.astype(np.float64)))
-        if not SHORTEST <= length <= LONGEST:
-            what = "zero" if length == 0.0 else f"of length {length:.3g}" if np.isfinite(length) else "not finite"
-            raise InputError(f"Query vector {place} is {what}, so nothing is near it. Make it again.", index=place)
+def _settings_differences(saved: Mapping[str, Any], function: SavedFunction) -> dict[str, tuple[Any, Any]]:
+    """What two configurations of a function differ in. None is open: a checkpoint will say what it means."""
+    stored, own = _plain(saved), _plain(function.get_config())
+    return {
+        key: (stored[key], own[key])
+        for key in own
+        if key not in function.CHANGEABLE and None not in (stored.get(key), own[key]) and stored[key] != own[key]
+    }
+
+
+def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved configuration with what the table knows in it: one name a model, and its own width for None."""
+    known = find_known(config.get("model_name", ""))
+    if known is None:
+        return dict(config)
+    return {**config, "model_name": known.name, "dimension": config.get("dimension") or known.dimension}

@@ -16,7 +16,8 @@ from chromadb.base_types import SparseVector
 from ..texts import surrogate_problem
 
 RESERVED: Final = ("chroma:", "#", "$")
-INTEGERS: Final = range(-(2**63), 2**63)
+SMALLEST: Final = -(2**63)
+LARGEST: Final = 2**63 - 1
 
 
 def read_metadata(metadata: object) -> dict[str, Any] | None:
@@ -40,8 +41,13 @@ def _read_key(key: object) -> str:
 
 
 def _read_value(key: str, value: object) -> Any:
-    if value is None or isinstance(value, SparseVector):
+    if value is None:
         return value
+    if isinstance(value, SparseVector):
+        raise ValueError(
+            f"has a sparse vector under {key!r}, which only Chroma Cloud holds. Write it there through `.chroma`, the "
+            "collection's own methods"
+        )
     if isinstance(value, np.ndarray):
         value = value.tolist()  # of one without an axis, its one value
     if isinstance(value, list | tuple):
@@ -60,17 +66,17 @@ def _read_scalar(key: str, value: object) -> str | int | float | bool:
     if isinstance(value, str):
         if problem := surrogate_problem(value):
             raise ValueError(f"has a text under {key!r} that {problem}")
-        return value
+        return str.__str__(value)  # of an enumeration's member the text, not its name
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
-        if value not in INTEGERS:
+        if not SMALLEST <= value <= LARGEST:
             raise ValueError(f"has {value} under {key!r}, which has more than 64 bits. Store it as a text")
-        return value
+        return int(value)
     if isinstance(value, float):
         if not math.isfinite(value):
             raise ValueError(f"has {value} under {key!r}, which Chroma would drop. Leave the key out")
-        return value
+        return float(value)
     raise ValueError(
         f"has {value!r} under {key!r}, a {type(value).__name__}, which Chroma cannot hold. It takes str, int, float, "
         "bool, and lists of one of these; store anything else as text, for example as JSON"

@@ -13,9 +13,10 @@ from chromadb.errors import NotFoundError
 
 from ..errors import ConfigError, DimensionMismatch
 from .embedders import Embedder
+from .matching import FINGERPRINT_KEY, check_mode, check_vectors, function_of
 from .report import UsageCounter
 from .steps import Call, Steps
-from .target import FINGERPRINT_KEY, Target, check_fingerprint, check_function, check_settings, read_fingerprint
+from .target import Target
 
 
 def open_target(
@@ -50,12 +51,9 @@ def open_target(
                 f"Collection {name!r} exists, and get_or_create=False asks for a new one. Use another name."
             )
     configuration = handle.configuration_json
-    check_function(name, configuration, embedder, same_space=same_space)
-    stored = read_fingerprint(handle.metadata)
-    if own is not None and stored is not None:
-        check_fingerprint(name, stored, own, same_space=same_space)
-    else:
-        check_settings(name, configuration, embedder, same_space=same_space)
+    check_mode(name, configuration, embedder, same_space=same_space)
+    compared = {"configuration": configuration, "metadata": handle.metadata, "embedder": embedder}
+    yield Call(check_vectors, {"name": name, **compared, "load": False, "same_space": same_space}, computes=True)
     width, own_width = handle.get_model()["dimension"], embedder.width()
     if width is not None and own_width is not None and width != own_width:
         raise DimensionMismatch(
@@ -65,7 +63,7 @@ def open_target(
             expected=width,
             got=own_width,
         )
-    same_function = (configuration.get("embedding_function") or {}).get("name") == embedder.function.name()
+    same_function = function_of(configuration) == embedder.function.name()
     chroma = yield Call(
         client.get_collection,
         {"name": name, "embedding_function": embedder.function} if same_function else {"name": name},

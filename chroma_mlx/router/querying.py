@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import operator
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy.typing as npt
 
 from ..errors import DimensionMismatch, InputError
+from ..settings import shown
 from ..texts import check_texts
-from .embedders import check_query_vectors
 from .results import Hits, read_results
 from .steps import Call, Steps
 from .target import Target
-from .vectors import read_vector
+from .vectors import check_query_vectors, read_vector
 
+MOST_RESULTS = 2**31 - 1
 INCLUDE = ("documents", "metadatas", "distances", "uris")
 
 
 def query(
     target: Target,
     texts: Sequence[str] | None,
-    vectors: Sequence[npt.ArrayLike] | None,
+    vectors: Iterable[npt.ArrayLike] | None,
     *,
     n_results: int,
     include_vectors: bool,
@@ -34,14 +36,13 @@ def query(
         raise InputError("A query needs a text or a vector, and one of them alone. Pass query('…') or query(vector=…).")
     if isinstance(filters["ids"], str):
         raise InputError("ids is one str, not a list of ids. Pass a list, also for a single id: ['…'].")
-    if isinstance(n_results, bool) or not isinstance(n_results, int) or n_results < 1:
-        raise InputError(f"n_results is {n_results!r}. Pass a whole number of 1 or more.")
+    n_results = _count(n_results)
     tokens = 0
     if texts is not None:
         texts = check_texts(texts)
         yield from _check_width(target, target.embedder.width(), "this configuration makes")
         if target.embedder.embeds_documents:
-            yield from target.settle(write=False)
+            yield from target.settle()
         embedded = yield Call(target.embedder.embed, {"texts": texts, "kind": "query"}, computes=True)
         rows, tokens = list(embedded.vectors), embedded.tokens
     else:
@@ -57,15 +58,37 @@ def query(
     return read_results(found, target.space)
 
 
-def _read_vectors(vectors: Sequence[npt.ArrayLike]) -> list[Any]:
-    if len(vectors) == 0:
-        raise InputError("There is no vector to query by: the list is empty. Pass at least one.")
+def _count(given: object) -> int:
+    """A number of results, of NumPy's kinds too. Raises InputError for any other."""
+    try:
+        number = 0 if isinstance(given, bool) else operator.index(given)  # type: ignore[arg-type]  # that is the question
+    except TypeError:
+        number = 0
+    if not 1 <= number <= MOST_RESULTS:
+        raise InputError(f"n_results is {shown(given)}. Pass a whole number of 1 or more, up to {MOST_RESULTS:,}.")
+    return number
+
+
+def check_one_text(text: object) -> None:
+    """Raises InputError for what is given in the place of one text and is none."""
+    if text is not None and not isinstance(text, str):
+        raise InputError(
+            f"query takes one text, and got a {type(text).__name__}. Pass a str; query_batch takes a list of them, and "
+            "query(vector=…) a vector."
+        )
+
+
+def _read_vectors(vectors: Iterable[npt.ArrayLike]) -> list[Any]:
+    if isinstance(vectors, str | bytes) or not isinstance(vectors, Iterable):
+        raise InputError(f"The vectors are of type {type(vectors).__name__}, not a list of vectors. Pass a list.")
     rows = []
     for place, vector in enumerate(vectors):
         try:
             rows.append(read_vector(vector))
         except ValueError as error:
             raise InputError(f"Query vector {place} {error}.", index=place) from error
+    if not rows:
+        raise InputError("There is no vector to query by: the list is empty. Pass at least one.")
     return rows
 
 

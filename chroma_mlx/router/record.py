@@ -157,7 +157,7 @@ def _read_text(value: object) -> str:
         raise ValueError(f"is of type {type(value).__name__}, not str")
     if problem := surrogate_problem(value):
         raise ValueError(f"{problem}. Decode its source with the right encoding")
-    return str(value)
+    return str.__str__(value)  # of an enumeration's member the text, not its name
 
 
 def _unknown(key: object) -> str:

@@ -67,10 +67,12 @@ class Hits(Sequence[Hit]):
         if not self.hits:
             return "nothing found"
         width = max(len(hit.id) for hit in self.hits)
-        return "\n".join(
-            f"{hit.distance if hit.similarity is None else hit.similarity:7.4f}  {hit.id:<{width}}  {_snippet(hit)}"
-            for hit in self.hits
-        )
+        return "\n".join(f"{_nearness(hit)}  {hit.id:<{width}}  {_snippet(hit)}" for hit in self.hits)
+
+
+def _nearness(hit: Hit) -> str:
+    """The similarity; in an l2 space, which has none, the distance, named so."""
+    return f"distance {hit.distance:.4f}" if hit.similarity is None else f"{hit.similarity:7.4f}"
 
 
 def _snippet(hit: Hit) -> str:

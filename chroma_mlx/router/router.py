@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import inspect
 import threading
@@ -57,13 +58,15 @@ class EmbeddingRouter:
 
     @property
     def mode(self) -> Mode:
-        """The mode in force: the configured one, or "mock" where the fallback has taken its place."""
-        embedder = self._embedder
-        return "mock" if isinstance(embedder, MockEmbedder) else self.config.mode
+        """The mode in force: the configured one, or "mock" once the fallback has taken its place."""
+        return "mock" if isinstance(self._chosen, MockEmbedder) else self.config.mode
 
     @property
     def embedding_function(self) -> SavedFunction:
-        """What Chroma takes when a collection is created; saved and rebuilt with it."""
+        """What Chroma takes when a collection is created; saved and rebuilt with it.
+
+        With `fallback: mock` this is where it is decided, which may fetch the model.
+        """
         return self._embedder.function
 
     @property
@@ -106,8 +109,9 @@ class EmbeddingRouter:
         """As `collection`, for AsyncHttpClient."""
         if not _is_asynchronous(client):
             raise ConfigError("This client is not asynchronous. Use `router.collection(client, name)`.")
+        embedder = await asyncio.to_thread(lambda: self._embedder)  # deciding on the fallback may fetch a model
         steps = open_target(
-            client, name, self._embedder, self._usage, create=create, same_space=same_space, arguments=chroma_arguments
+            client, name, embedder, self._usage, create=create, same_space=same_space, arguments=chroma_arguments
         )
         return AsyncRoutedCollection(await run_async(steps))
 
@@ -130,18 +134,24 @@ class EmbeddingRouter:
 
     def model_info(self) -> ModelInfo:
         """What is known of the model; loads and fetches nothing (call `load` first to know its device and memory)."""
-        return self._embedder.info()
+        return (self._chosen or self._configured()).info()
 
     def health_check(self) -> Health:
-        """Embeds a short text and says whether that worked. Fetches nothing, and raises nothing."""
+        """Embeds a short text and says whether that worked. Fetches nothing, and raises nothing.
+
+        Where the model is not to be had and `fallback: mock` is set, mock vectors are healthy, and said to be such.
+        """
         started = time.perf_counter()
-        mode: str = self.config.mode
+        mode: str = self.mode
         try:
-            self._embedder  # noqa: B018 - decides on the fallback here, whose warning names the caller of this
-            mode = self.mode
-            detail, healthy = self._embedder.probe(), True
-            if self._fallback_reason:
-                detail += f" (fallback, since: {self._fallback_reason})"
+            try:
+                detail, healthy = (self._chosen or self._configured()).probe(), True
+            except (DownloadError, MissingPackage) as error:
+                if self.config.fallback != "mock":
+                    raise
+                mode, detail, healthy = "mock", f"mock vectors take the model's place (fallback): {error}", True
+            else:
+                detail += f" (fallback: {self._fallback_reason})" if self._fallback_reason else ""
         except Exception as error:  # whatever is wrong is what is asked for
             detail, healthy = str(error) or type(error).__name__, False
         return Health(healthy=healthy, mode=mode, detail=detail, milliseconds=(time.perf_counter() - started) * 1000)

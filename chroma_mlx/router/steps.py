@@ -42,6 +42,8 @@ def run(steps: Steps[R]) -> R:
     except StopIteration as end:
         result: R = end.value
         return result
+    finally:
+        steps.close()
 
 
 async def run_async(steps: Steps[R]) -> R:

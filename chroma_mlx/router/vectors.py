@@ -8,6 +8,8 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ..errors import InputError
+
 # What bfloat16 makes of a unit vector is off by up to 0.4 %.
 UNIT_TOLERANCE: Final = 0.01
 # Chroma squares lengths in float32, which goes from 1e-38 to 3e38.
@@ -64,6 +66,15 @@ def vector_problems(
                     "of length 1 compare by direction. Divide it by its length, or set `normalize: false` if lengths "
                     "are meant to count",
                 )
+
+
+def check_query_vectors(vectors: Sequence[npt.NDArray[np.float32]]) -> None:
+    """Raises InputError for a query vector that is not finite or has no direction."""
+    for place, vector in enumerate(vectors):
+        length = float(np.linalg.norm(vector.astype(np.float64)))
+        if not SHORTEST <= length <= LONGEST:
+            what = "zero" if length == 0.0 else f"of length {length:.3g}" if np.isfinite(length) else "not finite"
+            raise InputError(f"Query vector {place} is {what}, so nothing is near it. Make it again.", index=place)
 
 
 def _not_comparable(row: npt.NDArray[np.float64], length: float) -> str:

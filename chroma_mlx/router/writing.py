@@ -35,8 +35,12 @@ def write(target: Target, method: Method, records: Iterable[RecordLike]) -> Step
     provided = sum(vector is not None for vector in columns.vectors)
     tokens = 0
     if embedded:
-        yield from target.settle(write=True)
-        tokens = yield from _embed(target, columns, embedded, width)
+        yield from target.settle()
+        own = target.embedder.width()  # known now, whatever it was before the model was loaded
+        if width is not None and own is not None and width != own:
+            raise _mismatch(target, width, own)
+        tokens = yield from _embed(target, columns, embedded)
+        yield from target.sign()
     yield from _store(target, method, columns)
     result = WriteResult(
         inserted=len(columns) - existing,
@@ -63,14 +67,18 @@ def _expected_width(target: Target, columns: Columns) -> Steps[int | None]:
     stored = yield from target.find_width()
     own = target.embedder.width()
     if stored is not None and own is not None and stored != own:
-        raise DimensionMismatch(
-            f"Collection {target.name!r} stores {stored}-d vectors, but this configuration makes {own}-d ones. Set "
-            f"`dimension: {stored}` if the model has that width, or use another collection. Nothing was written.",
-            expected=stored,
-            got=own,
-        )
+        raise _mismatch(target, stored, own)
     first = next((vector.size for vector in columns.vectors if vector is not None), None)
     return stored or own or first
+
+
+def _mismatch(target: Target, width: int, own: int) -> DimensionMismatch:
+    return DimensionMismatch(
+        f"Collection {target.name!r} stores {width}-d vectors, but this configuration makes {own}-d ones. Set "
+        f"`dimension: {width}` if the model has that width, or use another collection. Nothing was written.",
+        expected=width,
+        got=own,
+    )
 
 
 def _check_vectors(target: Target, columns: Columns, width: int | None) -> None:
@@ -105,7 +113,7 @@ def _find_existing(target: Target, columns: Columns, method: Method) -> Steps[in
     return len(existing)
 
 
-def _embed(target: Target, columns: Columns, places: Sequence[int], width: int | None) -> Steps[int]:
+def _embed(target: Target, columns: Columns, places: Sequence[int]) -> Steps[int]:
     """Embeds the texts at `places` into their rows; returns the tokens. Errors name the record, not the text."""
     texts = [columns.texts[place] for place in places]
     try:
@@ -122,14 +130,6 @@ def _embed(target: Target, columns: Columns, places: Sequence[int], width: int |
             raise
         place = places[error.index]
         raise RecordError([RecordProblem(place, columns.ids[place], str(error))], total=len(columns)) from error
-    made = embedded.vectors.shape[1]
-    if width is not None and made != width:
-        raise DimensionMismatch(
-            f"The model makes {made}-d vectors, but this collection's have {width} dimensions. Set `dimension: "
-            f"{width}` if the model has that width. Nothing was written.",
-            expected=width,
-            got=made,
-        )
     for place, vector in zip(places, embedded.vectors, strict=True):
         columns.vectors[place] = vector
     return int(embedded.tokens)

@@ -115,3 +115,9 @@ def test_the_default_model_is_taken_when_it_is_in_the_cache(tmp_path: Path, monk
     assert choice.model_name == "qwen3-0.6b-4bit"
     assert "--model builtin" in choice.why
     assert MLXEmbeddingFunction(cache_dir=tmp_path, auto_download=False).encode(["a text"]).shape == (1, 64)
+
+
+def test_the_demo_is_of_a_model(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("CHROMA_MLX_MODE", "mock")
+    assert main(["demo"]) == 1
+    assert "The demo shows what a model finds, but mode is 'mock' (CHROMA_MLX_MODE)" in capsys.readouterr().err

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import uuid
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,10 @@ each_function = pytest.mark.parametrize(("kind", "config", "name"), FUNCTIONS, i
 
 
 @pytest.fixture
-def client(tmp_path: Path) -> ClientAPI:
-    return chromadb.PersistentClient(tmp_path / "data", settings=Settings(anonymized_telemetry=False))
+def client(tmp_path: Path) -> Iterator[ClientAPI]:
+    client = chromadb.PersistentClient(tmp_path / "data", settings=Settings(anonymized_telemetry=False))
+    yield client
+    client.close()
 
 
 @pytest.fixture

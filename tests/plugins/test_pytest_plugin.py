@@ -164,3 +164,25 @@ def test_a_project_that_does_not_use_the_fixture_pays_nothing_for_it(tmp_path: P
     run = run_pytest(tmp_path, "-p", "pytest_chroma_mlx", PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
 
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_a_fixture_of_a_wider_scope_has_a_mock_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "test_app.py").write_text(
+        "import pytest\n"
+        "from chroma_mlx import EmbeddingRouter\n"
+        "@pytest.fixture(scope='module')\n"
+        "def router(chroma_mlx_mock_session):\n"
+        "    return EmbeddingRouter(model_name='builtin')\n"
+        "def test_mode(router):\n"
+        "    assert router.mode == 'mock'\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "1 passed" in done.stdout

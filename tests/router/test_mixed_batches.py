@@ -8,13 +8,11 @@ import math
 import uuid
 from typing import Any
 
-import chromadb
 import hypothesis.strategies as st
 import numpy as np
 import numpy.typing as npt
 import pytest
 from chromadb.api import ClientAPI
-from chromadb.config import Settings
 from hypothesis import HealthCheck, example, given, settings
 
 from chroma_mlx import EmbeddingConfig, EmbeddingRouter, Record
@@ -36,11 +34,6 @@ Call = tuple[str, dict[int, dict[str, Any]]]
 in_a_database = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> ClientAPI:
-    return chromadb.PersistentClient(tmp_path_factory.mktemp("database"), settings=Settings(anonymized_telemetry=False))
 
 
 def new_collection(client: ClientAPI, router: EmbeddingRouter, batch: int, space: str = "cosine") -> RoutedCollection:

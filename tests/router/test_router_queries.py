@@ -87,8 +87,8 @@ def test_n_results_is_a_count(filled: RoutedCollection, n_results: Any) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (7, "Text 0 is a int, not a str"),
-        (["moon"], "Text 0 is a list, not a str"),
+        (7, "query takes one text, and got a int"),
+        (["moon"], "query takes one text, and got a list"),
         ("half \ud83d", "Text 0 holds the lone surrogate"),
     ],
 )
@@ -249,7 +249,7 @@ def test_hits_print_as_a_table_of_a_line_each() -> None:
     assert str(hits).splitlines() == [
         " 0.5000  a     two lines",
         " 0.5000  long  file:b",
-        " 0.2500  c     ",
+        "distance 0.2500  c     ",
     ]
 
 
