@@ -1,4 +1,4 @@
-"""Every layout gives the vectors of sentence-transformers; tests/checkpoints/make.py made both."""
+"""Every layout gives the vectors of sentence-transformers; make.py and encoders.py in tests/checkpoints made both."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from chroma_mlx.errors import TextTooLong
 
 Vectors = npt.NDArray[np.float32]
 
-MANIFEST: dict[str, dict[str, Any]] = json.loads((CHECKPOINTS / "manifest.json").read_text(encoding="utf-8"))
+DECODERS: dict[str, dict[str, Any]] = json.loads((CHECKPOINTS / "manifest.json").read_text(encoding="utf-8"))
+ENCODERS: dict[str, dict[str, Any]] = json.loads((CHECKPOINTS / "encoders.json").read_text(encoding="utf-8"))
+MANIFEST = {**DECODERS, **ENCODERS}
+WITHOUT_PROMPTS = ("bert-mean", "bert-mlx-8bit", "xlm-roberta")
 # Measured: 2e-6 at most over all of them. A coordinate is 0.1 to 0.2 in size.
 LARGEST_DIFFERENCE = 1e-5
 
@@ -67,7 +70,16 @@ def test_truncated_dimensions_are_those_of_the_reference(name: str) -> None:
             check(name, f"{kind} at {width}", embed(name, read_texts(), kind, width), reference(name, kind, width))
 
 
-@pytest.mark.parametrize("name", MANIFEST)
+@pytest.mark.parametrize("name", ENCODERS)
+def test_the_maximum_length_of_an_encoder_is_that_of_the_reference(name: str) -> None:
+    limit = ENCODERS[name]["max_tokens"]
+    function = MLXEmbeddingFunction(str(CHECKPOINTS / name), on_long_text="error", device="cpu")
+    assert np.isfinite(function(["a"])).all()
+    with pytest.raises(TextTooLong, match=f"Text 0 has [0-9]+ tokens, but the limit is {limit},"):
+        function(["a 1" * limit])
+
+
+@pytest.mark.parametrize("name", DECODERS)
 def test_the_maximum_length_is_that_of_the_reference(name: str) -> None:
     limit = MANIFEST[name]["max_tokens"]
     function = MLXEmbeddingFunction(
@@ -86,7 +98,7 @@ def test_the_reference_tells_texts_kinds_and_checkpoints_apart() -> None:
         # cls sees the first token alone.
         apart = len(np.unique(documents.round(4), axis=0))
         assert apart >= (12 if name == "cls" else 19), f"{name}: {apart} different vectors of {len(documents)}"
-        if name not in ("cls", "mean-without-prompt"):
+        if name not in ("cls", "mean-without-prompt", *WITHOUT_PROMPTS):
             middle = float(np.median((documents * queries).sum(axis=1)))
             assert middle < 0.98, f"{name}: half the queries have the cosine {middle:.4f} to their documents"
 
