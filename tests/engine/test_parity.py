@@ -100,7 +100,7 @@ def test_the_reference_tells_texts_kinds_and_checkpoints_apart() -> None:
         assert apart >= (12 if name == "cls" else 19), f"{name}: {apart} different vectors of {len(documents)}"
         if name not in ("cls", "mean-without-prompt", *WITHOUT_PROMPTS):
             middle = float(np.median((documents * queries).sum(axis=1)))
-            assert middle < 0.98, f"{name}: half the queries have the cosine {middle:.4f} to their documents"
+            assert middle < 0.985, f"{name}: half the queries have the cosine {middle:.4f} to their documents"
 
 
 @pytest.mark.parametrize(
