@@ -182,3 +182,7 @@ class BLASError(ChromaMLXError, RuntimeError):
 
 class FallbackWarning(UserWarning):
     """The model is not to be had, and the configuration's `fallback` took its place."""
+
+
+class CheckpointDiffers(UserWarning):
+    """A checkpoint is not what the table of models says of it; what the checkpoint says holds."""

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +16,7 @@ from .download import CHUNK_BYTES, hash_file
 from .hub import hub
 from .locate import REPO_ID, find_cached
 
+MARK: Final = "chroma-mlx.used"
 BYTES_A_GB: Final = 1e9
 SHA256_DIGITS: Final = 64
 SHA1_DIGITS: Final = 40
@@ -50,7 +50,7 @@ def list_cached(cache_path: Path | None = None, *, named: Collection[str] = ()) 
             repo_id=repo.repo_id,
             folder=repo.repo_path,
             size_bytes=repo.size_on_disk,
-            last_used=repo.last_accessed,
+            last_used=_last_used(repo.repo_path, repo.last_modified),
             whole=find_cached(repo.repo_id, cache_path, revision=_revision(repo.repo_id)) is not None,
         )
         for repo in _scan(cache_path)
@@ -102,6 +102,15 @@ def plan_pruning(models: Collection[CachedModel], max_gb: float, keep: Collectio
     return going
 
 
+def prune_cache(cache_path: Path | None, max_gb: float, *, keep: Collection[str] = ()) -> list[CachedModel]:
+    """Removes what `plan_pruning` says, but for the models named in `keep`; returns what is gone."""
+    kept = {known.repo_id for known in map(find_known, keep) if known} | set(keep)
+    going = plan_pruning(list_cached(cache_path), max_gb, {repo_id for repo_id in kept if repo_id})
+    for model in going:
+        remove_model(model.repo_id, cache_path)
+    return going
+
+
 def verify_files(model_name: str, cache_path: Path | None = None) -> list[str]:
     """The files of a cached model, each held against the hash that the Hub has for it.
 
@@ -127,14 +136,22 @@ def verify_files(model_name: str, cache_path: Path | None = None) -> list[str]:
     return checked
 
 
-def mark_used(folder: Path, clock: Callable[[], float] = time.time) -> None:
-    """Notes that a model is in use now, where the cache's own listing reads it: the access time of its files.
+def mark_used(folder: Path) -> None:
+    """Notes that a model of the cache is in use now, beside its files.
 
-    Set by hand, since many systems do not keep it. A cache that cannot be written to is left as it is.
+    (The access times of the files do not tell: reading them to see whether they are whole changes them, and
+    many systems keep none.) A folder that is no cache's, or cannot be written to, is left as it is.
     """
-    with contextlib.suppress(OSError):
-        for file in folder.glob("*.json"):
-            os.utime(file, (clock(), file.stat().st_mtime))
+    if folder.parent.name == "snapshots":
+        with contextlib.suppress(OSError):
+            (folder.parent.parent / MARK).touch()
+
+
+def _last_used(repository: Path, downloaded: float) -> float:
+    try:
+        return (repository / MARK).stat().st_mtime
+    except OSError:
+        return downloaded
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,7 @@ from .hub import PATTERNS, TransientError, by_hand, hub, hub_errors
 from .open import open_checkpoint
 
 ATTEMPTS: Final = 5
-FIRST_WAIT_S: Final = 1.0
+FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 60.0
 # Left free beside the files: a cache that fills a disk stops more than this program.
 SPARE_BYTES: Final = 256 * 2**20

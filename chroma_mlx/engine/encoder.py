@@ -51,7 +51,13 @@ class Encoder:
 
     def load(self) -> Model:
         """The model, loaded if it is not yet. Raises what `get_model` raises."""
-        return get_model(self.spec, auto_download=self.machine.auto_download, show_progress=self.machine.show_progress)
+        machine = self.machine
+        return get_model(
+            self.spec,
+            auto_download=machine.auto_download,
+            show_progress=machine.show_progress,
+            max_cache_gb=machine.max_cache_gb,
+        )
 
     def loaded(self) -> Model | None:
         """The model if it is in memory."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +15,13 @@ import numpy.typing as npt
 
 from ..blas import use_threads_for
 from ..checkpoint import Checkpoint, open_checkpoint, sound_values
+from ..checkpoint.cache import mark_used, prune_cache
 from ..checkpoint.dense import dense_shapes
 from ..checkpoint.fit import check_fit
 from ..checkpoint.locate import locate
-from ..errors import CheckpointError, CorruptCheckpoint, EngineError
+from ..errors import CheckpointDiffers, CheckpointError, CorruptCheckpoint, EngineError
 from ..models.architecture import Defaults, Encoder, find_architecture, find_defaults
+from ..models.known import find_known
 from .mlx_thread import mlx_thread
 from .tokens import TokenIds, Tokenizer
 
@@ -98,8 +101,12 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_locks)
 
 
-def get_model(spec: ModelSpec, *, auto_download: bool, show_progress: bool | None) -> Model:
+def get_model(
+    spec: ModelSpec, *, auto_download: bool, show_progress: bool | None, max_cache_gb: float | None = None
+) -> Model:
     """The model of `spec`, loaded at the first call and shared from then on. Safe from any thread.
+
+    With `max_cache_gb` the models used least recently leave the cache when one is loaded, never one in use.
 
     Raises ModelNotFound, DownloadError, CheckpointError or one of its kinds, EngineError. A failure is
     not kept: the next call tries again.
@@ -113,8 +120,33 @@ def get_model(spec: ModelSpec, *, auto_download: bool, show_progress: bool | Non
             folder = locate(
                 spec.model_name, cache_path=spec.cache_path, auto_download=auto_download, show_progress=show_progress
             )
-            model = _models[spec] = load_model(folder, device=spec.device)
+            model = load_model(folder, device=spec.device)
+            _report_differences(spec.model_name, model)
+            _models[spec] = model
+            mark_used(folder)
+            if max_cache_gb is not None:
+                prune_cache(spec.cache_path, max_cache_gb, keep=[loaded.model_name for loaded in list(_models)])
     return model
+
+
+def _report_differences(model_name: str, model: Model) -> None:
+    """Warns where a checkpoint is not what the table says of it; the checkpoint wins."""
+    known = find_known(model_name)
+    if known is None:
+        return
+    found = {
+        "architecture": (known.architecture, model.checkpoint.config.get("model_type")),
+        "dimension": (known.dimension, model.dimension),
+        "pooling": (known.pooling, model.checkpoint.declared.pooling or known.pooling),
+    }
+    different = [f"{name} is {now!r}, not {was!r}" for name, (was, now) in found.items() if was != now]
+    if different:
+        warnings.warn(
+            f"The checkpoint of {model_name} is not what the table of models says: {', '.join(different)}. What the "
+            "checkpoint says holds.",
+            CheckpointDiffers,
+            stacklevel=2,
+        )
 
 
 def find_loaded(spec: ModelSpec) -> Model | None:

@@ -62,6 +62,7 @@ class MLXEmbeddingFunction(SavedFunction):
         device: Literal["auto", "gpu", "cpu"] = AS_CONFIGURED,
         cache_dir: str | os.PathLike[str] | None = AS_CONFIGURED,
         auto_download: bool = AS_CONFIGURED,
+        max_cache_gb: float | None = AS_CONFIGURED,
         show_progress: bool | None = AS_CONFIGURED,
         config: EmbeddingConfig | str | os.PathLike[str] | None = None,
     ) -> None:
@@ -86,6 +87,8 @@ class MLXEmbeddingFunction(SavedFunction):
             device: "gpu", "cpu", or "auto" for the GPU where MLX has one.
             cache_dir: where models are downloaded to; None is the Hugging Face cache.
             auto_download: whether a model that is not cached is fetched at first use (True).
+            max_cache_gb: the most that downloaded models may take, in 10**9 bytes; those used least recently
+                leave when one is loaded. None is no limit.
             show_progress: None shows a bar on a terminal when work takes long.
             config: an EmbeddingConfig, or the path of a file; None looks for one. Its `mode` is the
                 router's affair: this function always computes.

@@ -84,12 +84,14 @@ class MLXEmbedder:
         return self._encoder.embed(texts, kind)
 
     def width(self) -> int | None:
-        """The dimension asked for, else the table's, else that of the checkpoint on this disk."""
-        known = find_known(self.config.model_name)
-        if self.config.dimension is not None or known is not None:
-            return self.config.dimension or (known.dimension if known else None)
-        fingerprint = self.fingerprint(load=False)
-        return fingerprint.dimension if fingerprint else None
+        """The dimension asked for, else that of the model in memory or on this disk, else the table's."""
+        if self.config.dimension is not None:
+            return self.config.dimension
+        loaded = self._encoder.loaded()
+        if loaded is not None:
+            return loaded.dimension
+        fingerprint, known = self.fingerprint(load=False), find_known(self.config.model_name)
+        return fingerprint.dimension if fingerprint else known.dimension if known else None
 
     def checkpoint(self, *, fetch: bool = False) -> Checkpoint | None:
         """The model's files: those of the loaded one, else on this disk, else with `fetch` fetched, else None.

@@ -1,0 +1,89 @@
+"""`chroma-mlx models` as a person uses it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hub_cache import put_into_cache
+from small import write_checkpoint
+
+from chroma_mlx.cli import main
+from chroma_mlx.models.known import KNOWN_MODELS, KnownModel, find_known, register_model
+
+QWEN = "qwen3-0.6b-4bit"
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("CHROMA_MLX_CACHE_DIR", str(tmp_path / "hub"))
+    repo_id = KNOWN_MODELS[QWEN].repo_id
+    assert repo_id is not None
+    put_into_cache(tmp_path / "hub", repo_id, write_checkpoint(tmp_path / "checkpoint"))
+    return tmp_path / "hub"
+
+
+def test_list_shows_every_known_model_and_what_is_cached(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "list"]) == 0
+    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()[1:]}
+    assert set(lines) == set(KNOWN_MODELS)
+    assert "inside the package" in lines["builtin"]
+    assert " MB, 20" in lines[QWEN]
+    assert lines["qwen3-8b-4bit"].endswith("no")
+
+    assert main(["models", "list", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert (rows[QWEN]["cached"], rows["qwen3-8b-4bit"]["cached"]) == (True, False)
+
+
+def test_path_prints_the_folder_and_verify_the_files(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "path", QWEN]) == 0
+    assert Path(capsys.readouterr().out.strip()).is_relative_to(cache)
+    assert main(["models", "verify", QWEN]) == 0
+    assert "3 files are what the Hub has: config.json" in capsys.readouterr().out
+    assert main(["models", "path", "qwen3-8b-4bit"]) == 1
+    assert "is not whole in the cache, and auto_download is off" in capsys.readouterr().err
+
+
+def test_info_says_what_the_table_and_the_files_say(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "info", "builtin", "--json"]) == 0
+    info = json.loads(capsys.readouterr().out)
+    assert info["table"]["dimension"] == info["files"]["dimension"] == 256
+    assert info["files"]["quantization"] == "8-bit affine, groups of 64"
+
+
+@pytest.mark.parametrize("command", [["remove", QWEN], ["prune", "--max-gb", "0"]])
+def test_nothing_is_removed_unless_somebody_says_yes(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", *command]) == 1
+    assert "There is nobody to ask: pass --yes" in capsys.readouterr().err
+    assert main(["models", "path", QWEN]) == 0
+
+    assert main(["models", *command, "--yes"]) == 0
+    assert "GB are free now" in capsys.readouterr().out
+    assert main(["models", "path", QWEN]) == 1
+
+
+def test_a_cache_within_the_limit_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "prune", "--max-gb", "1"]) == 0
+    assert "in 1 models: nothing has to go" in capsys.readouterr().out
+
+
+def test_a_registered_model_is_known_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("chroma_mlx.models.known.KNOWN_MODELS", dict(KNOWN_MODELS))
+    row = KNOWN_MODELS["bge-small-en-v1.5"]
+    values = {name: getattr(row, name) for name in row.__slots__} | {"name": "my-bge", "repo_id": "me/my-bge"}
+    register_model(KnownModel(**values))
+
+    found = find_known("me/my-bge")
+    assert found is not None
+    assert found.name == "my-bge"
+    for changed, message in [
+        ({"name": "my-bge"}, "There is a model 'my-bge' already"),
+        ({"name": "a/b"}, "A model has a short name without a slash"),
+        ({"name": "c", "min_dimension": 0}, "which cannot be"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            register_model(KnownModel(**{**values, **changed}))

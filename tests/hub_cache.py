@@ -1,0 +1,34 @@
+"""Models in a Hub's cache of a test's own, without a Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from chroma_mlx.checkpoint.cache import MARK
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def put_into_cache(cache: Path, repo_id: str, checkpoint: Path, *, used: float | None = None) -> Path:
+    """Copies a checkpoint into `cache` as the Hub's client lays it out; returns its snapshot."""
+    repository = cache / f"models--{repo_id.replace('/', '--')}"
+    snapshot = repository / "snapshots" / COMMIT
+    for file in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
+        content = file.read_bytes()
+        large = file.suffix == ".safetensors"
+        digest = hashlib.sha256(content) if large else hashlib.sha1(f"blob {len(content)}\0".encode() + content)
+        blob = repository / "blobs" / digest.hexdigest()
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, blob)
+        link = snapshot / file.relative_to(checkpoint)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(os.path.relpath(blob, link.parent))
+    if used is not None:
+        (repository / MARK).touch()
+        os.utime(repository / MARK, (used, used))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT, encoding="utf-8")
+    return snapshot
