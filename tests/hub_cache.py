@@ -9,13 +9,12 @@ from pathlib import Path
 
 from chroma_mlx.checkpoint.cache import MARK
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-
 
 def put_into_cache(cache: Path, repo_id: str, checkpoint: Path, *, used: float | None = None) -> Path:
     """Copies a checkpoint into `cache` as the Hub's client lays it out; returns its snapshot."""
     repository = cache / f"models--{repo_id.replace('/', '--')}"
-    snapshot = repository / "snapshots" / COMMIT
+    commit = hashlib.sha1(repo_id.encode()).hexdigest()  # no two repositories have the same
+    snapshot = repository / "snapshots" / commit
     for file in sorted(path for path in checkpoint.rglob("*") if path.is_file()):
         content = file.read_bytes()
         large = file.suffix == ".safetensors"
@@ -30,5 +29,5 @@ def put_into_cache(cache: Path, repo_id: str, checkpoint: Path, *, used: float |
         (repository / MARK).touch()
         os.utime(repository / MARK, (used, used))
     (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(COMMIT, encoding="utf-8")
+    (repository / "refs" / "main").write_text(commit, encoding="utf-8")
     return snapshot
