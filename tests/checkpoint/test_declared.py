@@ -67,7 +67,7 @@ def test_a_pooling_that_is_not_implemented_is_refused(tmp_path: Path, config: di
         declare(tmp_path / "model", modules=POOLED, **{"1_Pooling__config": config})
 
 
-@pytest.mark.parametrize("kind", ["Dense", "LayerNorm", "WeightedLayerPooling"])
+@pytest.mark.parametrize("kind", ["CNN", "LayerNorm", "WeightedLayerPooling"])
 def test_a_module_that_is_not_implemented_is_refused(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UnsupportedModel, match=f"a module of the kind '{kind}', which is not implemented"):
         declare(tmp_path / "model", modules=[*POOLED, {"type": f"{ST}.{kind}", "path": "2_More"}])
@@ -95,7 +95,46 @@ def test_modules_that_are_no_list_of_modules_are_damaged(tmp_path: Path, modules
 )
 def test_prompts_are_read_by_their_names(tmp_path: Path, named: dict[str, Any], query: str, document: str) -> None:
     declared = declare(tmp_path / "model", config_sentence_transformers={"prompts": named})
-    assert declared.prompts == {"query": query, "document": document}
+    assert declared.prompts == {
+        **{name: text or "" for name, text in named.items()},
+        "query": query,
+        "document": document,
+    }
+
+
+def test_dense_layers_are_read_in_their_order(tmp_path: Path) -> None:
+    layer = {
+        "in_features": 32,
+        "out_features": 96,
+        "bias": False,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    }
+    more = {"in_features": 96, "out_features": 16, "activation_function": "torch.nn.modules.activation.Tanh"}
+    declared = declare(
+        tmp_path / "model",
+        modules=[*POOLED, {"type": f"{ST}.Dense", "path": "2_Dense"}, {"type": f"{ST}.Dense", "path": "3_Dense"}],
+        **{"1_Pooling__config": {"pooling_mode_mean_tokens": True}, "2_Dense__config": layer, "3_Dense__config": more},
+    )
+    assert declared.dense is not None
+    found = [(each.folder.name, each.out_features, each.bias, each.activation) for each in declared.dense]
+    assert found == [("2_Dense", 96, False, "identity"), ("3_Dense", 16, True, "tanh")]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"activation_function": "torch.nn.modules.activation.GELU"}, "has the activation 'GELU'"),
+        ({"module_input_name": "token_embeddings"}, "module_input_name is 'token_embeddings'"),
+    ],
+)
+def test_a_dense_layer_that_is_not_computed_is_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    layer = {"in_features": 32, "out_features": 32, **changes}
+    with pytest.raises(UnsupportedModel, match=message):
+        declare(
+            tmp_path / "model",
+            modules=[*POOLED, {"type": f"{ST}.Dense", "path": "2_Dense"}],
+            **{"1_Pooling__config": {"pooling_mode_mean_tokens": True}, "2_Dense__config": layer},
+        )
 
 
 def test_prompts_that_are_no_texts_are_damaged(tmp_path: Path) -> None:

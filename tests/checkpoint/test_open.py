@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,31 @@ def change_json(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps(content | changes), encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", sorted(file.stem for file in CHECKPOINTS.glob("*.npz")))
+@pytest.mark.parametrize("name", json.loads((CHECKPOINTS / "manifest.json").read_text(encoding="utf-8")))
 def test_every_layout_has_the_same_names(name: str) -> None:
     checkpoint = open_checkpoint(CHECKPOINTS / name)
     assert "layers.1.mlp.up_proj.weight" in checkpoint.tensors
     assert checkpoint.prefix == ("model." if name.startswith("mlx-") else "")
     assert (checkpoint.quantization is None) == (not name.startswith("mlx-") or name == "mlx-float16")
+
+
+@pytest.mark.parametrize("name", json.loads((CHECKPOINTS / "encoders.json").read_text(encoding="utf-8")))
+def test_every_layout_of_an_encoder_has_the_same_names(name: str) -> None:
+    checkpoint = open_checkpoint(CHECKPOINTS / name)
+    gemma = name.startswith("gemma")
+    assert ("layers.1.mlp.up_proj.weight" if gemma else "encoder.layer.1.output.dense.weight") in checkpoint.tensors
+    assert ("dense.1.weight" in checkpoint.tensors) == gemma
+    assert checkpoint.prefix == {"bert-mean": "bert."}.get(name, "model." if gemma and "mlx" in name else "")
+    assert (checkpoint.quantization is None) == ("mlx" not in name)
+
+
+def test_dense_layers_that_are_missing_are_no_dense_layers_left_out(tmp_path: Path) -> None:
+    folder = shutil.copytree(CHECKPOINTS / "gemma-official", tmp_path / "model")
+    (folder / "3_Dense" / "model.safetensors").unlink()
+    with pytest.raises(
+        CheckpointError, match=r"has no dense\.1\.weight: the dense layers behind the pooling are missing"
+    ):
+        load_model(folder)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
@@ -108,7 +128,7 @@ def test_damaged_weights_are_named(folder: Path, damage: Callable[[bytes], bytes
         open_checkpoint(folder)
 
 
-@pytest.mark.parametrize("kind", ["bert", "llama", None, 7, ["qwen3"]])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", None, 7, ["qwen3"]])
 def test_an_architecture_that_is_not_implemented_is_refused(folder: Path, kind: Any) -> None:
     change_json(folder / "config.json", model_type=kind)
     with pytest.raises(UnsupportedModel, match=r"model_type is .*, which is not implemented\. Implemented are .*qwen3"):

@@ -11,14 +11,17 @@ from chroma_mlx.engine.mlx_thread import mlx_thread
 Floats = npt.NDArray[np.float32]
 
 B, N, K, L, D = 2, 6, 2, 37, 8
+ALL = 10**6
+WHOLE = [L, L]
 
 
-def expected(queries: Floats, keys: Floats, values: Floats, window: int | None) -> Floats:
-    """Softmax over the visible keys in float64, a query at a time."""
+def expected(queries: Floats, keys: Floats, values: Floats, before: int, after: int, lengths: list[int]) -> Floats:
+    """Softmax over the visible keys in float64, a query at a time; padding is left at zero."""
     mixed = np.zeros(queries.shape)
     for b, n, place in np.ndindex(B, N, L):
-        first = 0 if window is None else max(0, place - window + 1)
-        seen = slice(first, place + 1)
+        if place >= lengths[b]:
+            continue
+        seen = slice(max(0, place - before), min(lengths[b], place + after + 1))
         head = n // (N // K)
         scores = keys[b, head, seen].astype(np.float64) @ queries[b, n, place] * D**-0.5
         weights = np.exp(scores - scores.max())
@@ -26,15 +29,31 @@ def expected(queries: Floats, keys: Floats, values: Floats, window: int | None) 
     return mixed.astype(np.float32)
 
 
-def attend(queries: Floats, keys: Floats, values: Floats, window: int | None, host: bool) -> Floats:
-    """On the MLX thread."""
+def attend(
+    queries: Floats, keys: Floats, values: Floats, before: int, after: int, lengths: list[int], host: bool
+) -> Floats:
+    """On the MLX thread; ALL is no limit. What stands at the padding is set to zero, if it is a number at all."""
     import mlx.core as mx
 
-    from chroma_mlx.models.attention import causal_attention
+    from chroma_mlx.models.attention import Sight, attention
 
+    padded = np.array(lengths, dtype=np.int32)
+    sight = Sight(
+        before=None if before == ALL else before,
+        after=None if after == ALL else after,
+        lengths=None if min(lengths) == L else padded,
+    )
     with mx.stream(mx.Device(mx.DeviceType.cpu)):
         arrays = (mx.array(queries), mx.array(keys), mx.array(values))
-        return np.array(causal_attention(*arrays, scale=D**-0.5, window=window, host=host))
+        mixed = np.array(attention(*arrays, scale=D**-0.5, sight=sight, host=host))
+    assert np.isfinite(mixed).all()
+    real = np.arange(L)[None, None, :, None] < padded[:, None, None, None]
+    return np.where(real, mixed, 0.0).astype(np.float32)
+
+
+def distance(arrays: tuple[Floats, Floats, Floats], before: int, after: int, lengths: list[int], host: bool) -> float:
+    got = mlx_thread.run(attend, *arrays, before, after, lengths, host)
+    return float(np.abs(got - expected(*arrays, before, after, lengths)).max())
 
 
 def random_arrays() -> tuple[Floats, Floats, Floats]:
@@ -45,34 +64,63 @@ def random_arrays() -> tuple[Floats, Floats, Floats]:
 
 
 @pytest.mark.parametrize("host", [True, False], ids=["host", "fused"])
-@pytest.mark.parametrize("window", [None, 1, 2, 5, L - 1, L, 4 * L])
-def test_a_token_sees_itself_and_those_before_it_in_its_window(window: int | None, host: bool) -> None:
-    arrays = random_arrays()
-    worst = float(np.abs(mlx_thread.run(attend, *arrays, window, host) - expected(*arrays, window)).max())
+@pytest.mark.parametrize("window", [ALL, 0, 1, 4, L - 2, L - 1, 4 * L])
+def test_a_causal_token_sees_itself_and_those_before_it_in_its_window(window: int, host: bool) -> None:
+    worst = distance(random_arrays(), window, 0, WHOLE, host)
     assert worst < 1e-5, f"window {window}: differs by {worst:.1e}"
 
 
-@pytest.mark.parametrize("window", [None, 3])
+@pytest.mark.parametrize("host", [True, False], ids=["host", "fused"])
+@pytest.mark.parametrize("lengths", [WHOLE, [L, 1], [20, 31]], ids=str)
+@pytest.mark.parametrize("reach", [ALL, 0, 3, L])
+def test_a_bidirectional_token_sees_as_far_to_both_sides_and_no_padding(
+    reach: int, lengths: list[int], host: bool
+) -> None:
+    worst = distance(random_arrays(), reach, reach, lengths, host)
+    assert worst < 1e-5, f"reach {reach} of {lengths}: differs by {worst:.1e}"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "lengths"), [(ALL, 0, WHOLE), (2, 0, WHOLE), (4, 4, [L, 9]), (ALL, ALL, [5, L])]
+)
 @pytest.mark.parametrize("block", [1, 2, 5, 16, 36, 37, 1000])
-def test_blocks_of_queries_change_nothing(monkeypatch: pytest.MonkeyPatch, block: int, window: int | None) -> None:
+def test_blocks_of_queries_change_nothing(
+    monkeypatch: pytest.MonkeyPatch, block: int, before: int, after: int, lengths: list[int]
+) -> None:
     from chroma_mlx.models import attention
 
-    arrays = random_arrays()
     monkeypatch.setattr(attention, "MAX_SCORE_BYTES", 4 * B * N * L * block)
-    worst = float(np.abs(mlx_thread.run(attend, *arrays, window, True) - expected(*arrays, window)).max())
+    worst = distance(random_arrays(), before, after, lengths, host=True)
     assert worst < 1e-5, f"blocks of {block}: differs by {worst:.1e}"
 
 
 def test_a_block_is_never_empty_however_little_memory_it_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
     from chroma_mlx.models import attention
 
-    arrays = random_arrays()
     monkeypatch.setattr(attention, "MAX_SCORE_BYTES", 1)
-    assert np.isfinite(mlx_thread.run(attend, *arrays, None, True)).all()
+    assert distance(random_arrays(), ALL, 0, WHOLE, host=True) < 1e-5
 
 
 def test_large_scores_overflow_nothing() -> None:
     queries, keys, values = random_arrays()
-    arrays = (1e4 * queries, keys, values)
-    worst = float(np.abs(mlx_thread.run(attend, *arrays, None, True) - expected(*arrays, None)).max())
+    worst = distance((1e4 * queries, keys, values), ALL, 0, WHOLE, host=True)
     assert worst < 1e-4, f"differs by {worst:.1e}"
+
+
+@pytest.mark.parametrize("form", ["erf", "tanh"])
+def test_gelu_through_numpy_is_that_of_mlx(form: str) -> None:
+    def compare() -> tuple[float, float]:
+        import mlx.core as mx
+
+        from chroma_mlx.models.gelu import BLOCK, gelu, host_geglu, host_gelu
+
+        x = np.concatenate([np.linspace(-30, 30, BLOCK + 77), [0.0, -0.0, 1e-30, 90.0, -90.0]]).astype(np.float32)
+        with mx.stream(mx.Device(mx.DeviceType.cpu)):
+            want = np.array(gelu(mx.array(x), form))
+            got = np.array(host_gelu(mx.array(x), form))
+            gated = np.array(host_geglu(mx.array(x), mx.array(x))) if form == "tanh" else got * x
+        return float(np.abs(got - want).max()), float(np.abs(gated - want * x).max())
+
+    worst, gated = mlx_thread.run(compare)
+    assert worst < 2e-6, f"differs by {worst:.1e}"
+    assert gated < 2e-4, f"gated differs by {gated:.1e}"  # of products up to 900

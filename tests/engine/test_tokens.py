@@ -17,7 +17,7 @@ from chroma_mlx.texts import check_texts
 
 
 def build(folder: Path, *, end_token: str | None = END, **changes: Any) -> Tokenizer:
-    return Tokenizer(open_checkpoint(write_checkpoint(folder, **changes)), end_token)
+    return Tokenizer(open_checkpoint(write_checkpoint(folder, **changes)), start_token=None, end_token=end_token)
 
 
 def encode(tokenizer: Tokenizer, *texts: str, prefix: str = "", max_tokens: int = 512, **more: Any) -> list[list[int]]:
@@ -139,11 +139,11 @@ def test_a_damaged_tokenizer_is_named(tmp_path: Path, content: str) -> None:
     folder = write_checkpoint(tmp_path / "model")
     (folder / "tokenizer.json").write_text(content, encoding="utf-8")
     with pytest.raises(CorruptCheckpoint, match=r"tokenizer\.json is no tokenizer: .*Fetch the model again"):
-        Tokenizer(open_checkpoint(folder), END)
+        Tokenizer(open_checkpoint(folder), start_token=None, end_token=END)
 
 
 def test_composed_and_decomposed_characters_are_one_text_and_compatibility_forms_are_not() -> None:
-    tokenizer = Tokenizer(open_checkpoint(CHECKPOINTS / "official-float32"), END)
+    tokenizer = Tokenizer(open_checkpoint(CHECKPOINTS / "official-float32"), start_token=None, end_token=END)
     composed, decomposed, ligature, letters = encode(tokenizer, "café", "cafe\u0301", "\ufb01", "fi")
     assert composed == decomposed
     assert ligature != letters
