@@ -27,7 +27,7 @@ from huggingface_hub.utils import _http
 from small import write_checkpoint
 
 from chroma_mlx import MLXEmbeddingFunction
-from chroma_mlx.checkpoint.download import ATTEMPTS, LONGEST_WAIT_S, download
+from chroma_mlx.checkpoint.download import ATTEMPTS, FIRST_WAIT_S, LONGEST_WAIT_S, download
 from chroma_mlx.checkpoint.locate import find_cached, locate
 from chroma_mlx.errors import CorruptCheckpoint, DownloadError, ModelNotFound
 
@@ -372,7 +372,7 @@ def test_a_server_that_goes_on_failing_is_given_up(server: HubServer, cache: Pat
     assert server.count(part) == ATTEMPTS
     assert len(waits) == ATTEMPTS - 1
     for place, wait in enumerate(waits):
-        assert 2.0**place <= wait <= 1.25 * 2.0**place
+        assert FIRST_WAIT_S * 2.0**place <= wait <= 1.25 * FIRST_WAIT_S * 2.0**place
     assert find_cached(REPO, cache) is None
 
 

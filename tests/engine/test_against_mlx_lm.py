@@ -43,7 +43,7 @@ def hidden_states(checkpoint: Checkpoint, encoder: Encoder, ids: npt.NDArray[np.
         from mlx_lm.models import qwen3 as theirs
 
     with mx.stream(mx.Device(mx.DeviceType.cpu)):
-        mine = encoder(mx.array(ids))
+        mine = encoder(mx.array(ids), np.full(len(ids), len(ids[0]), dtype=np.int32))
         model = theirs.Model(theirs.ModelArgs.from_dict(dict(checkpoint.config)))
         tensors: dict[str, Any] = {}
         for file in checkpoint.files:

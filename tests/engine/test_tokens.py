@@ -130,7 +130,9 @@ def test_the_vocabulary_counts_added_tokens(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_without_the_end_token_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"has no token '<missing>', which must stand around every text .*fetch the model again"):
+    with pytest.raises(
+        CheckpointError, match=r"has no token '<missing>', which must stand around .*fetch the model again"
+    ):
         build(tmp_path / "model", tokenizer=make_tokenizer(end=None), end_token="<missing>")
 
 

@@ -77,12 +77,39 @@ def test_same_space_opens_a_collection_of_another_mode(client: ClientAPI, name: 
     EmbeddingRouter(**MODES[made]).collection(client, name).upsert([{"id": "a", "vector": vector()}])
 
     collection = EmbeddingRouter(**MODES[opened]).collection(client, name, same_space=True)
-    collection.upsert([{"id": "b", "text": "moon", "vector": vector()}])
+    collection.upsert([{"id": "b", "vector": vector()}])
 
     assert sorted(collection.query(vector=vector()).ids) == ["a", "b"]
     if opened != "user_provided":
+        # Nothing stored has a text to hold the user's word to.
         assert collection.upsert([{"id": "c", "text": "moon"}]).embedded == 1
         assert "c" in collection.query("moon").ids
+
+
+def test_vectors_of_a_space_that_is_not_the_same_are_found_by_their_texts(client: ClientAPI, name: str) -> None:
+    EmbeddingRouter(**MODES["mlx"]).collection(client, name).upsert([{"id": "a", "text": "moon"}])
+
+    collection = EmbeddingRouter(**MODES["mock"]).collection(client, name, same_space=True)
+
+    for call in (lambda: collection.upsert([{"id": "b", "text": "sun"}]), lambda: collection.query("moon")):
+        with pytest.raises(CollectionMismatch, match=r"have a cosine of .* with the stored vectors.*are not the same"):
+            call()
+    assert collection.count() == 1
+    assert collection.query(vector=vector()).ids == ["a"]
+
+
+def test_a_collection_of_chromas_default_model_goes_on_with_the_same_model(client: ClientAPI, name: str) -> None:
+    """Chroma's own function is stored by its name; here the built-in model stands for its vectors."""
+    router = EmbeddingRouter(**MODES["mlx"])
+    collection = client.create_collection(name)
+    collection.add(ids=["a", "b"], documents=["moon", "sun"], embeddings=router.embed(["moon", "sun"]))
+    with pytest.raises(CollectionMismatch, match="made with the embedding function 'default'"):
+        router.collection(client, name)
+
+    opened = router.collection(client, name, same_space=True)
+
+    assert opened.upsert([{"id": "c", "text": "star"}]).embedded == 1
+    assert opened.query("moon")[0].id == "a"
 
 
 OTHER_SETTINGS: dict[str, dict[str, Any]] = {
@@ -111,7 +138,7 @@ def test_other_settings_are_refused_by_name(client: ClientAPI, name: str, by: st
     assert caught.value.differences[field][1] == OTHER_SETTINGS[field][field]
 
 
-@pytest.mark.parametrize("field", [field for field in OTHER_SETTINGS if field != "dimension"])
+@pytest.mark.parametrize("field", ["query_instruction", "max_tokens", "normalize"])
 def test_same_space_opens_a_collection_of_other_settings(client: ClientAPI, name: str, field: str) -> None:
     EmbeddingRouter(model_name="builtin").collection(client, name).upsert([{"id": "a", "text": "moon"}])
 
@@ -228,7 +255,8 @@ def test_other_weights_under_the_same_name_in_another_folder_are_refused(
 
     assert list(caught.value.differences) == ["weights"]
     opened = EmbeddingRouter(model_name="./model").collection(client, name, same_space=True)
-    assert opened.upsert([{"id": "b", "text": "moon"}]).inserted == 1
+    with pytest.raises(CollectionMismatch, match="the spaces are not the same"):
+        opened.upsert([{"id": "b", "text": "moon"}])
 
 
 def test_the_same_weights_from_another_path_open_the_collection(client: ClientAPI, name: str, tmp_path: Path) -> None:
