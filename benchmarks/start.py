@@ -6,26 +6,32 @@ import importlib
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 from common import environment, in_child, medians, peak_bytes, seconds
+from other_shapes import OTHER_SHAPES
 from shape import make_texts
 
 
 def measure(folder: str, quick: bool) -> dict[str, Any]:
     """Medians over fresh processes, the kinds interleaved."""
     turns = range(1 if quick else 5)
-    imports, cold, builtin, shape = [], [], [], []
+    models = {"built-in": "builtin", "0.6B shape": folder}
+    for name in OTHER_SHAPES:
+        models[f"{name} shape"] = str(Path(folder) / name)
+        in_child("other_shapes.write_checkpoint", folder=models[f"{name} shape"], name=name)
+    imports, cold = [], []
+    loads: dict[str, list[Any]] = {name: [] for name in models}
     for _ in turns:
         imports.append(in_child("start.import_seconds"))
         cold.append(_cold_start())
-        builtin.append(in_child("start.load", model="builtin"))
-        shape.append(in_child("start.load", model=folder))
+        for name, model in models.items():
+            loads[name].append(in_child("start.load", model=model))
     return {
         "imports": medians(imports),
         "cold": medians(cold),
-        "built-in": medians(builtin),
-        "0.6B shape": medians(shape),
+        "models": {name: medians(rows) for name, rows in loads.items()},
     }
 
 
@@ -46,14 +52,14 @@ def load(model: str) -> dict[str, Any]:
     function = MLXEmbeddingFunction(model, show_progress=False)
     before = peak_bytes()
     mlx_s = seconds(lambda: mlx_thread.run(time.time))
-    load_s = seconds(function._encoder().load)
+    load_s = seconds(function.encoder().load)
     loaded = peak_bytes()
     function(["The first text."])
     if model == "builtin":
         function([f"{index} " + "a text of many words " * 60 for index in range(256)])
     else:
         function(make_texts(model, 4, median=200, largest=400))
-    folder = function._encoder().load().checkpoint.folder
+    folder = function.encoder().load().checkpoint.folder
     return {
         "mlx_s": mlx_s,
         "load_s": load_s,
@@ -86,7 +92,7 @@ def describe(r: dict[str, Any]) -> str:
     i, cold = r["imports"], r["cold"]
     rows = [
         f"| {name} | {m['file_bytes']:,} | {m['load_s']:.2f} s | {m['loaded_bytes']:,} | {m['peak_bytes']:,} |"
-        for name, m in ((name, r[name]) for name in ("built-in", "0.6B shape"))
+        for name, m in r["models"].items()
     ]
     return "\n".join(
         [
@@ -94,8 +100,8 @@ def describe(r: dict[str, Any]) -> str:
             f"it; MLX loaded by then: {'yes' if i['mlx'] else 'no'}.",
             f"- Cold start, built-in model: first vector {cold['first_vector_s']:.2f} s after the process is "
             f"started, its end after {cold['ended_s']:.2f} s. MLX's import and BLAS are "
-            f"{r['built-in']['mlx_s']:.2f} s of it.",
-            f"- Memory before a model is loaded: {r['built-in']['before_bytes']:,} bytes (mostly Chroma).",
+            f"{r['models']['built-in']['mlx_s']:.2f} s of it.",
+            f"- Memory before a model is loaded: {r['models']['built-in']['before_bytes']:,} bytes (mostly Chroma).",
             "",
             "| model | bytes on disk | load | peak resident, loaded | peak resident, after embedding |",
             "|---|---|---|---|---|",
