@@ -66,7 +66,7 @@ def load(model: str) -> dict[str, Any]:
         "before_bytes": before,
         "loaded_bytes": loaded,
         "peak_bytes": peak_bytes(),
-        "file_bytes": sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
+        "file_bytes": sum(file.stat().st_size for file in folder.iterdir() if file.is_file()),
     }
 
 
