@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -53,7 +53,7 @@ def list_cached(cache_path: Path | None = None, *, named: Collection[str] = ()) 
             last_used=_last_used(repo.repo_path, repo.last_modified),
             whole=find_cached(repo.repo_id, cache_path, revision=_revision(repo.repo_id)) is not None,
         )
-        for repo in _scan(cache_path)
+        for repo in _repos(_cache_info(cache_path))
         if repo.repo_id in wanted and repo.repo_type == "model"
     ]
     return sorted(models, key=lambda model: model.last_used, reverse=True)
@@ -77,10 +77,10 @@ def repo_of(model_name: str) -> str:
 def remove_model(model_name: str, cache_path: Path | None = None) -> int:
     """Removes a model from the cache; returns the bytes that are free now. Raises ModelNotFound if it is not there."""
     repo_id = repo_of(model_name)
-    repos = [repo for repo in _scan(cache_path) if repo.repo_id == repo_id and repo.repo_type == "model"]
+    info = _cache_info(cache_path)
+    repos = [repo for repo in _repos(info) if repo.repo_id == repo_id and repo.repo_type == "model"]
     if not repos:
         raise ModelNotFound(f"{model_name!r} ({repo_id}) is not in the cache, so there is nothing to remove.")
-    info = _cache_info(cache_path)
     strategy = info.delete_revisions(*(revision.commit_hash for revision in repos[0].revisions))
     strategy.execute()
     return int(strategy.expected_freed_size)
@@ -174,9 +174,8 @@ def _cache_info(cache_path: Path | None) -> Any:
         return None
 
 
-def _scan(cache_path: Path | None) -> Iterator[Any]:
-    info = _cache_info(cache_path)
-    return iter(info.repos if info is not None else ())
+def _repos(info: Any) -> Collection[Any]:
+    return info.repos if info is not None else ()
 
 
 def _hash_as_git(file: Path) -> str:

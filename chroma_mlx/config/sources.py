@@ -117,12 +117,15 @@ def read_section(data: Any, rules: Mapping[str, Rule], where: str, problems: lis
     if not isinstance(section, Mapping):
         problems.append(Problem(f"{where}: {SECTION}: it is {_shown(section)}, not a table of keys."))
         return {}
+    values = {}
     for key, value in section.items():
         if key not in rules:
             problems.append(Problem(f"{where}: {SECTION}.{_key(key)}: unknown key. {known_names(str(key), rules)}"))
         elif not rules[key].accepts(value):
             problems.append(refusal(key, f"{where}: {SECTION}.{key}", value, f"Set it to {_allowed(rules[key])}."))
-    return {key: value for key, value in section.items() if key in rules and rules[key].accepts(value)}
+        else:
+            values[key] = value
+    return values
 
 
 def read_environment(rules: Mapping[str, Rule], problems: list[Problem]) -> dict[str, Sourced]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
 from ..errors import UnsupportedModel
@@ -69,6 +69,14 @@ GEMMA_TASKS: Final = {
     "Summarization": "summarization",
 }
 QWEN3_QUERY: Final = "Instruct: {task}\nQuery:"
+BERT: Final = Defaults(
+    pooling="mean",
+    prompts={"query": "", "document": ""},
+    start_token="[CLS]",
+    end_token="[SEP]",
+    query_template=None,
+    absolute_positions=True,
+)
 # By config.json's model_type.
 ARCHITECTURES: Final = {
     "qwen3": Row(
@@ -103,28 +111,8 @@ ARCHITECTURES: Final = {
             dense_layers=2,
         ),
     ),
-    "bert": Row(
-        "bert",
-        Defaults(
-            pooling="mean",
-            prompts={"query": "", "document": ""},
-            start_token="[CLS]",
-            end_token="[SEP]",
-            query_template=None,
-            absolute_positions=True,
-        ),
-    ),
-    "xlm-roberta": Row(
-        "bert",
-        Defaults(
-            pooling="mean",
-            prompts={"query": "", "document": ""},
-            start_token="<s>",
-            end_token="</s>",
-            query_template=None,
-            absolute_positions=True,
-        ),
-    ),
+    "bert": Row("bert", BERT),
+    "xlm-roberta": Row("bert", replace(BERT, start_token="<s>", end_token="</s>")),
 }
 
 

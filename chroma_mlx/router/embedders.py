@@ -78,6 +78,7 @@ class MLXEmbedder:
         self.config, self.normalized = config, config.normalize
         self.function = MLXEmbeddingFunction(config=config)
         self._encoder = self.function.encoder()
+        self._width_on_disk: int | None = None
 
     def embed(self, texts: Sequence[str], kind: Kind) -> Embedded:
         """See Embedder. Raises what the function raises."""
@@ -90,8 +91,11 @@ class MLXEmbedder:
         loaded = self._encoder.loaded()
         if loaded is not None:
             return loaded.dimension
-        fingerprint, known = self.fingerprint(load=False), find_known(self.config.model_name)
-        return fingerprint.dimension if fingerprint else known.dimension if known else None
+        if self._width_on_disk is None:  # read once, since every write asks
+            fingerprint = self.fingerprint(load=False)
+            self._width_on_disk = fingerprint.dimension if fingerprint else None
+        known = find_known(self.config.model_name)
+        return self._width_on_disk or (known.dimension if known else None)
 
     def checkpoint(self, *, fetch: bool = False) -> Checkpoint | None:
         """The model's files: those of the loaded one, else on this disk, else with `fetch` fetched, else None.

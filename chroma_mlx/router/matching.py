@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
 from ..errors import CollectionMismatch
 from .embedders import Embedder
+
+if TYPE_CHECKING:
+    from ..engine.fingerprint import Fingerprint
 
 SAME_SPACE_COSINE: Final = 0.9
 FINGERPRINT_KEY: Final = "chroma_mlx:fingerprint"
@@ -21,6 +24,11 @@ MODES: Final = {"chroma_mlx": "mlx", "chroma_mlx_mock": "mock", "chroma_mlx_user
 def has_fingerprint(metadata: Mapping[str, Any] | None) -> bool:
     """Whether a collection's metadata holds a fingerprint, sound or not."""
     return FINGERPRINT_KEY in (metadata or {})
+
+
+def with_fingerprint(metadata: Mapping[str, Any] | None, fingerprint: Fingerprint) -> dict[str, Any]:
+    """A collection's metadata with the fingerprint in them."""
+    return {**(metadata or {}), FINGERPRINT_KEY: json.dumps(fingerprint.to_dict())}
 
 
 def read_fingerprint(name: str, metadata: Mapping[str, Any] | None) -> dict[str, Any] | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ from chromadb.errors import NotFoundError
 
 from ..errors import ConfigError, DimensionMismatch
 from .embedders import Embedder
-from .matching import FINGERPRINT_KEY, check_mode, check_vectors, function_of
+from .matching import check_mode, check_vectors, function_of, with_fingerprint
 from .report import UsageCounter
 from .steps import Call, Steps
 from .target import Target
@@ -43,7 +42,7 @@ def open_target(
     except NotFoundError:
         if not create:
             raise
-        handle = yield Call(client.create_collection, {"name": name, **_creation(embedder, own, arguments)})
+        yield Call(client.create_collection, {"name": name, **_creation(embedder, own, arguments)})
         handle = yield Call(client.get_collection, {"name": name})
     else:
         if arguments.get("get_or_create") is False:
@@ -93,7 +92,7 @@ def _creation(embedder: Embedder, own: Any, arguments: Mapping[str, Any]) -> dic
     if given.get("configuration") is not None:
         given["configuration"] = dict(given["configuration"])  # Chroma puts the function into it
     if own is not None:
-        given["metadata"] = {**(given.get("metadata") or {}), FINGERPRINT_KEY: json.dumps(own.to_dict())}
+        given["metadata"] = with_fingerprint(given.get("metadata"), own)
     schema = given.get("schema")
     if schema is None:
         return {**given, "embedding_function": embedder.function}

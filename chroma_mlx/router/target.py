@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chromadb.errors import NotFoundError
 
 from .embedders import Embedder
-from .matching import FINGERPRINT_KEY, check_sample, check_vectors, has_fingerprint
+from .matching import FINGERPRINT_KEY, check_sample, check_vectors, has_fingerprint, with_fingerprint
 from .report import UsageCounter
 from .steps import Call, Steps
+
+if TYPE_CHECKING:
+    from ..engine.fingerprint import Fingerprint
 
 # A key of older Chroma that says the space again; modify() refuses metadata that has it.
 SPACE_KEY = "hnsw:space"
@@ -27,7 +29,7 @@ class Target:
     """A collection of a client (plain or asynchronous), and who embeds for it.
 
     `width` is None as long as nothing is stored. `settled`: the loaded model was compared with what made the
-    stored vectors. `unsigned`: no fingerprint is stored yet.
+    stored vectors. `signature` is the fingerprint that is to be stored with the first text, None for none.
     """
 
     client: Any
@@ -38,7 +40,7 @@ class Target:
     width: int | None = None
     max_batch: int | None = None
     settled: bool = False
-    unsigned: bool = False
+    signature: Fingerprint | None = None
 
     @property
     def name(self) -> str:
@@ -73,7 +75,7 @@ class Target:
         """
         if self.settled:
             return
-        yield Call(self.embedder.fingerprint, {"load": True}, computes=True)
+        own = yield Call(self.embedder.fingerprint, {"load": True}, computes=True)
         handle = (yield from self._fresh()) or self.chroma
         stored = {"configuration": handle.configuration_json, "metadata": handle.metadata}
         arguments = {"name": self.name, "embedder": self.embedder, "load": True, "same_space": self.same_space}
@@ -81,7 +83,7 @@ class Target:
         if self.same_space:
             yield from self._check_sample()
         # A guest of another kind does not sign for the host.
-        self.unsigned = not has_fingerprint(handle.metadata) and not self.same_space
+        self.signature = None if self.same_space or has_fingerprint(handle.metadata) else own
         self.settled = True
 
     def _check_sample(self) -> Steps[None]:
@@ -95,15 +97,14 @@ class Target:
 
     def sign(self) -> Steps[None]:
         """Stores the fingerprint, if there is none yet."""
-        if not self.unsigned:
+        if self.signature is None:
             return
-        own = yield Call(self.embedder.fingerprint, {"load": True}, computes=True)
         handle = yield from self._fresh()
-        if own is not None and handle is not None and not has_fingerprint(handle.metadata):
-            metadata = {**(handle.metadata or {}), FINGERPRINT_KEY: json.dumps(own.to_dict())}
+        if handle is not None and not has_fingerprint(handle.metadata):
+            metadata = with_fingerprint(handle.metadata, self.signature)
             metadata.pop(SPACE_KEY, None)
             yield Call(self.chroma.modify, {"metadata": metadata})
-        self.unsigned = False
+        self.signature = None
 
     def modify(
         self, name: str | None, metadata: Mapping[str, Any] | None, configuration: Mapping[str, Any] | None
