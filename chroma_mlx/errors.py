@@ -184,5 +184,9 @@ class FallbackWarning(UserWarning):
     """The model is not to be had, and the configuration's `fallback` took its place."""
 
 
+class UncheckedSpace(UserWarning):
+    """A collection was opened with `same_space=True`, and none of its records has a text to hold that to."""
+
+
 class CheckpointDiffers(UserWarning):
     """A checkpoint is not what the table of models says of it; what the checkpoint says holds."""

@@ -21,7 +21,7 @@ from .vectors import read_vector
 
 if TYPE_CHECKING:
     from ..checkpoint import Checkpoint
-    from ..engine.encoder import Embedded
+    from ..engine.encoder import Embedded, Vectors
     from ..engine.fingerprint import Fingerprint
     from ..engine.plan import Kind
 
@@ -47,6 +47,9 @@ class Embedder(Protocol):
 
     def embed(self, texts: Sequence[str], kind: Kind) -> Embedded:
         """The vectors of `texts`, and the tokens computed for them."""
+
+    def embed_again(self, texts: Sequence[str]) -> Vectors:
+        """The vectors of stored documents, which are cut where they are too long, whatever the settings say."""
 
     def width(self) -> int | None:
         """The width of the vectors, as far as it is known without loading or fetching anything."""
@@ -83,6 +86,11 @@ class MLXEmbedder:
     def embed(self, texts: Sequence[str], kind: Kind) -> Embedded:
         """See Embedder. Raises what the function raises."""
         return self._encoder.embed(texts, kind)
+
+    def embed_again(self, texts: Sequence[str]) -> Vectors:
+        """See Embedder. Raises what the function raises."""
+        cutting = MLXEmbeddingFunction(config=dataclasses.replace(self.config, on_long_text="truncate"))
+        return cutting.encode(texts)
 
     def width(self) -> int | None:
         """The dimension asked for, else that of the model in memory or on this disk, else the table's."""
@@ -207,6 +215,10 @@ class MockEmbedder:
 
         return Embedded(self.function.encode(texts), 0)
 
+    def embed_again(self, texts: Sequence[str]) -> Vectors:
+        """See Embedder."""
+        return self.function.encode(texts)
+
     def width(self) -> int:
         """See Embedder."""
         return self.function.dimension
@@ -270,6 +282,10 @@ class UserProvidedEmbedder:
                 "their order."
             )
         return Embedded(vectors, 0)
+
+    def embed_again(self, texts: Sequence[str]) -> Vectors:
+        """Raises VectorsOnly: no document is embedded here."""
+        return self.embed(texts, "document").vectors
 
     def width(self) -> int | None:
         """The dimension asked for; else whatever the first vector has."""

@@ -6,16 +6,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import numpy.typing as npt
-
 from ..errors import CollectionMismatch
 from .embedders import Embedder
 
 if TYPE_CHECKING:
     from ..engine.fingerprint import Fingerprint
 
-SAME_SPACE_COSINE: Final = 0.9
 FINGERPRINT_KEY: Final = "chroma_mlx:fingerprint"
 NO_FUNCTION: Final = "none"
 MODES: Final = {"chroma_mlx": "mlx", "chroma_mlx_mock": "mock", "chroma_mlx_user_provided": "user_provided"}
@@ -95,23 +91,6 @@ def check_vectors(
             "you know that the vectors are of one space (4-bit and bfloat16 weights of one model), pass "
             "`same_space=True`.",
             differences=differences,
-        )
-
-
-def check_sample(name: str, stored: npt.ArrayLike, own: npt.ArrayLike) -> None:
-    """Raises CollectionMismatch unless most vectors of a sample, stored and made anew, (n, dimension) each, agree.
-
-    What `same_space` is held to: rounded weights keep a cosine of 0.98 or more, another model has about 0.
-    """
-    one, other = np.asarray(stored, dtype=np.float64), np.asarray(own, dtype=np.float64)
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    cosine = float(np.median((one * other).sum(axis=1) / np.maximum(lengths, np.finfo(np.float64).tiny)))
-    if cosine < SAME_SPACE_COSINE:
-        raise CollectionMismatch(
-            f"Collection {name!r} was opened with `same_space=True`, but its texts embedded anew have a cosine of "
-            f"{cosine:.2f} with the stored vectors (the median of {len(one)}): the spaces are not the same. Open it "
-            "with the model that made its vectors, or embed its texts again into a new collection.",
-            differences={"cosine": (1.0, cosine)},
         )
 
 

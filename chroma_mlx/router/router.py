@@ -89,7 +89,8 @@ class EmbeddingRouter:
             create: whether a collection that is not there is made.
             same_space: opens a collection although it was made with another model or mode: you state that
                 its vectors compare with this router's (4-bit and bfloat16 weights of one model, say).
-                Before the first text a few of the stored ones are embedded anew to see whether that is so.
+                Before the first text a few of the stored ones are embedded anew to see whether that is so;
+                where none has a text, UncheckedSpace warns of it.
             chroma_arguments: those of `create_collection` (metadata, configuration, schema, …), used when
                 the collection is made.
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from chromadb.errors import NotFoundError
 
 from .embedders import Embedder
-from .matching import FINGERPRINT_KEY, check_sample, check_vectors, has_fingerprint, with_fingerprint
+from .matching import FINGERPRINT_KEY, check_vectors, has_fingerprint, with_fingerprint
 from .report import UsageCounter
+from .same_space import check_same_space, has_few_bits
 from .steps import Call, Steps
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 # A key of older Chroma that says the space again; modify() refuses metadata that has it.
 SPACE_KEY = "hnsw:space"
-# Stored texts that are embedded anew where the user says that the spaces are the same.
-SAMPLE = 8
 # Where a client states no maximum.
 RECORDS_A_CALL = 1_000
 
@@ -81,19 +80,11 @@ class Target:
         arguments = {"name": self.name, "embedder": self.embedder, "load": True, "same_space": self.same_space}
         yield Call(check_vectors, {**stored, **arguments}, computes=True)
         if self.same_space:
-            yield from self._check_sample()
+            few_bits = has_few_bits(handle.configuration_json, handle.metadata, own)
+            yield from check_same_space(self.name, self.chroma, self.space, self.embedder, few_bits=few_bits)
         # A guest of another kind does not sign for the host.
         self.signature = None if self.same_space or has_fingerprint(handle.metadata) else own
         self.settled = True
-
-    def _check_sample(self) -> Steps[None]:
-        """Holds the user's word that the spaces are the same to a few of the stored texts."""
-        sample = yield Call(self.chroma.get, {"limit": SAMPLE, "include": ["documents", "embeddings"]})
-        pairs = [(text, vector) for text, vector in zip(sample["documents"], sample["embeddings"], strict=True) if text]
-        if pairs:
-            texts = [text for text, _ in pairs]
-            embedded = yield Call(self.embedder.embed, {"texts": texts, "kind": "document"}, computes=True)
-            check_sample(self.name, [vector for _, vector in pairs], embedded.vectors)
 
     def sign(self) -> Steps[None]:
         """Stores the fingerprint, if there is none yet."""

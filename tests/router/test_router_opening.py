@@ -23,6 +23,7 @@ from chroma_mlx.errors import (
     ConfigError,
     DimensionMismatch,
     ModelNotFound,
+    UncheckedSpace,
     VectorsOnly,
 )
 
@@ -81,8 +82,8 @@ def test_same_space_opens_a_collection_of_another_mode(client: ClientAPI, name: 
 
     assert sorted(collection.query(vector=vector()).ids) == ["a", "b"]
     if opened != "user_provided":
-        # Nothing stored has a text to hold the user's word to.
-        assert collection.upsert([{"id": "c", "text": "moon"}]).embedded == 1
+        with pytest.warns(UncheckedSpace, match="no stored record has a text to hold that to"):
+            assert collection.upsert([{"id": "c", "text": "moon"}]).embedded == 1
         assert "c" in collection.query("moon").ids
 
 
