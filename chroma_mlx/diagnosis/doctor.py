@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,8 +14,9 @@ from typing import Any, Final
 
 from ..config import EmbeddingConfig, resolve
 from ..config.embedding import ConfigSource
-from ..errors import ChromaMLXError
+from ..errors import ChromaMLXError, DownloadError, ModelNotFound
 from ..models.known import find_known
+from .machine import Machine, chip
 
 PACKAGES: Final = ("chroma-mlx", "chromadb", "mlx", "huggingface-hub", "tokenizers", "numpy", "scipy-openblas32")
 OPTIONAL: Final = frozenset({"scipy-openblas32"})
@@ -40,24 +39,31 @@ class Check:
         return asdict(self)
 
 
-def examine(source: ConfigSource = None) -> Iterator[Check]:
-    """Each part in turn, as soon as it is known. Fetches nothing; loads the model if it is on this disk."""
+def examine(source: ConfigSource = None, machine: Machine | None = None) -> Iterator[Check]:
+    """Each part in turn, as soon as it is known. Fetches nothing; loads the model if it is on this disk and fits."""
+    machine = machine or Machine()
     yield _versions()
     yield _platform()
     config, check = _configuration(source)
     yield check
-    yield _guarded("MLX", _mlx, config)
+    yield _guarded("MLX", _mlx, config, machine)
     if sys.platform == "linux":
-        yield _guarded("BLAS", _blas, config)
-    yield _guarded("memory", _memory, config)
-    yield _guarded("cache", _cache, config)
-    yield _guarded("model", _model, config)
+        yield _guarded("BLAS", _blas, config, machine)
+    memory = _guarded("memory", _memory, config, machine)
+    yield memory
+    yield _guarded("cache", _cache, config, machine)
+    if memory.ok:
+        yield _guarded("model", _model, config, machine)
+    else:
+        yield Check("model", False, "not loaded, since it would not fit into the memory", memory.remedy)
 
 
-def _guarded(name: str, part: Callable[[EmbeddingConfig], Check], config: EmbeddingConfig) -> Check:
+def _guarded(
+    name: str, part: Callable[[EmbeddingConfig, Machine], Check], config: EmbeddingConfig, machine: Machine
+) -> Check:
     try:
-        return part(config)
-    except (ChromaMLXError, OSError, ImportError, RuntimeError) as error:
+        return part(config, machine)
+    except (ChromaMLXError, OSError, ImportError, RuntimeError, ValueError) as error:
         return Check(name, False, str(error) or type(error).__name__, "The message says what to do.")
 
 
@@ -80,20 +86,9 @@ def _platform() -> Check:
     return Check(
         "platform",
         not translated,
-        f"{platform.system()} {platform.release()} {platform.machine()}, {_chip()}, {cores} cores",
+        f"{platform.system()} {platform.release()} {platform.machine()}, {chip()}, {cores} cores",
         remedy if translated else None,
     )
-
-
-def _chip() -> str:
-    if sys.platform == "darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() or "unknown chip"
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return "unknown chip"
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown chip")
 
 
 def _configuration(source: ConfigSource) -> tuple[EmbeddingConfig, Check]:
@@ -109,81 +104,97 @@ def _configuration(source: ConfigSource) -> tuple[EmbeddingConfig, Check]:
     )
 
 
-def _mlx(config: EmbeddingConfig) -> Check:
-    from ..engine.mlx_thread import mlx_thread
-
-    def look() -> tuple[str, bool]:
-        import mlx.core as mx
-
-        return importlib.metadata.version("mlx"), mx.is_available(mx.Device(mx.DeviceType.gpu))
-
-    version, gpu = mlx_thread.run(look)
+def _mlx(config: EmbeddingConfig, machine: Machine) -> Check:
+    gpu = machine.gpu()
     device = "gpu" if gpu and config.device != "cpu" else "cpu"
     ok = gpu or config.device != "gpu"
     remedy = None if ok else "device is 'gpu', and MLX finds none: set it to 'auto', or install `mlx[cuda13]` on Linux."
+    version = importlib.metadata.version("mlx")
     return Check("MLX", ok, f"mlx {version}, {'a GPU' if gpu else 'no GPU'}; runs on the {device}", remedy)
 
 
-def _blas(config: EmbeddingConfig) -> Check:
+def _blas(config: EmbeddingConfig, machine: Machine) -> Check:
     from ..blas import load_fast_blas
 
     info = load_fast_blas()
     return Check("BLAS", info.fast, f"{info.name}{f' ({info.path})' if info.path else ''}", info.remedy)
 
 
-def _memory(config: EmbeddingConfig) -> Check:
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _memory(config: EmbeddingConfig, machine: Machine) -> Check:
+    total = machine.memory()
+    found = f"{total / 1e9:.1f} GB to use"
     known = find_known(config.model_name)
-    if known is None:
-        return Check("memory", True, f"{total / 1e9:.1f} GB in all")
+    if known is None or config.mode != "mlx":
+        return Check("memory", True, found)
+    try:
+        on_cpu = config.device == "cpu" or not machine.gpu()
+    except (ChromaMLXError, OSError, ImportError, RuntimeError):  # what is wrong with MLX is said there
+        on_cpu = True
     # On a CPU weights are unpacked to float32, on a GPU they stay as they are.
-    on_cpu = sys.platform == "linux"
     needed = (known.parameters * 4 if on_cpu else known.download_bytes) + BESIDE_WEIGHTS
     remedy = None if needed <= total else "Take a smaller model: `chroma-mlx models list`."
+    on = "CPU" if on_cpu else "GPU"
     return Check(
-        "memory",
-        needed <= total,
-        f"{total / 1e9:.1f} GB in all; {known.name} needs about {needed / 1e9:.1f} GB",
-        remedy,
+        "memory", needed <= total, f"{found}; {known.name} needs about {needed / 1e9:.1f} GB on the {on}", remedy
     )
 
 
-def _cache(config: EmbeddingConfig) -> Check:
+def _cache(config: EmbeddingConfig, machine: Machine) -> Check:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     folder = config.machine.cache_path or Path(HF_HUB_CACHE)
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
-    free = shutil.disk_usage(existing).free
-    known = find_known(config.model_name)
-    writable = os.access(existing, os.W_OK)
-    roomy = known is None or known.repo_id is None or free > known.download_bytes
+    free, missing = machine.free(existing), _missing_bytes(config, folder)
     remedy = None
-    if not writable:
+    if missing != 0 and not machine.writable(existing):
         remedy = "It cannot be written to: set cache_dir or CHROMA_MLX_CACHE_DIR to a folder that can."
-    elif not roomy:
+    elif missing is not None and missing > free:
         remedy = "Too little room for the model: `chroma-mlx models prune --max-gb N`, or set cache_dir."
-    return Check("cache", remedy is None, f"{folder}, {free / 1e9:.1f} GB free", remedy)
+    to_fetch = f", {missing / 1e9:.1f} GB to fetch" if missing else ""
+    return Check("cache", remedy is None, f"{folder}, {free / 1e9:.1f} GB free{to_fetch}", remedy)
 
 
-def _model(config: EmbeddingConfig) -> Check:
-    from ..router.router import EmbeddingRouter
+def _missing_bytes(config: EmbeddingConfig, cache: Path) -> int | None:
+    """About how much of the model is still to be fetched; None where its size is not known."""
+    from ..checkpoint.locate import locate
+
+    if config.mode != "mlx":
+        return 0
+    try:
+        locate(config.model_name, cache_path=config.machine.cache_path, auto_download=False, show_progress=False)
+    except ModelNotFound:
+        return 0  # the model's own part says so
+    except DownloadError:
+        known = find_known(config.model_name)
+        if known is None or known.repo_id is None:
+            return None
+        # What an interrupted download left is gone on with.
+        blobs = (cache / f"models--{known.repo_id.replace('/', '--')}" / "blobs").glob("*")
+        return max(0, known.download_bytes - sum(blob.stat().st_size for blob in blobs))
+    return 0
+
+
+def _model(config: EmbeddingConfig, machine: Machine) -> Check:
+    from ..router.embedders import MLXEmbedder
 
     if config.mode != "mlx":
         return Check("model", True, f"mode {config.mode} uses none")
-    router = EmbeddingRouter(config)
-    health = router.health_check()
-    if not health:
-        return Check(
-            "model", False, health.detail, f"`chroma-mlx models download {config.model_name}` on a connected machine."
-        )
+    embedder = MLXEmbedder(config)
     started = time.perf_counter()
-    router.embed([TEXT], "document")
-    took = (time.perf_counter() - started) * 1000
-    info = router.model_info()
+    try:
+        embedder.probe()
+    except DownloadError:
+        mock = config.fallback == "mock"
+        found = f"{config.model_name} is not whole in the cache{', so mock vectors take its place' if mock else ''}"
+        return Check("model", mock, found, f"`chroma-mlx models download {config.model_name}` on a connected machine.")
+    loaded = time.perf_counter()
+    embedder.embed([TEXT], "document")
+    took, loading = time.perf_counter() - loaded, loaded - started
+    info = embedder.info()
     return Check(
         "model",
         True,
         f"{config.model_name}: {info.dimension} dimensions, {info.quantization}, "
         f"{(info.memory_bytes or 0) / 1e6:,.0f} MB on the {info.device}; loaded with a first text in "
-        f"{health.milliseconds:,.0f} ms, one more text in {took:,.1f} ms",
+        f"{loading * 1000:,.0f} ms, one more text in {took * 1000:,.1f} ms",
     )
