@@ -27,11 +27,12 @@ SEARCHED: Final = 64
 WITH_TEXT: Final = {"$regex": "(?s)."}
 # The smallest mean cosine of the sample. Measured with the built-in model and all-MiniLM-L6-v2 on 86 texts, over
 # 20,000 samples of 8: weights of 8 and 6 bits have 0.995 to 1.000 with full precision, a prefix before every text
-# at most 0.977, another pooling at most 0.908, another model about 0. (sentence-transformers and this engine on
-# the same weights: 1 - 1.8e-7.)
+# at most 0.977, another pooling at most 0.908. (sentence-transformers and this engine on the same weights:
+# 1 - 1.8e-7.)
 LEAST_COSINE: Final = 0.985
-# Weights of 5 bits or fewer have 0.917 or more in affine packing (of 22 million parameters; more lose less): that
-# still tells another pooling, and no longer a prefix.
+# Weights of 5 and 4 bits in affine packing have 0.917 or more, in mxfp4 0.891: that still tells another pooling, and
+# no longer a prefix. (Of 22 million parameters, which lose more than large models do. At 3 and 2 bits these have as
+# little as 0.755 and 0.367, which is another space.)
 FEW_BITS: Final = 5
 LEAST_COSINE_OF_FEW_BITS: Final = 0.91
 # How far the vectors' lengths may be apart, on the mean, where lengths count: vectors not scaled to unit length
