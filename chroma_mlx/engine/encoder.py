@@ -107,7 +107,9 @@ class Encoder:
                 if len(running) >= BATCHES_AHEAD:
                     done, future, tokens = running.popleft()
                     yield done, future.result(), tokens
-                job = mlx_thread.submit(model.embed, rows, pooling=plan.pooling, skip=plan.skip)
+                job = mlx_thread.submit(
+                    model.embed, rows, pooling=plan.pooling, skip=plan.skip, prompt=plan.prompt_tokens
+                )
                 running.append((indices, job, sum(map(len, rows))))
             while running:
                 done, future, tokens = running.popleft()

@@ -23,6 +23,7 @@ from ..errors import CheckpointDiffers, CheckpointError, CorruptCheckpoint, Engi
 from ..models.architecture import Defaults, Encoder, find_architecture, find_defaults
 from ..models.known import find_known
 from .mlx_thread import mlx_thread
+from .prompts import Prompts
 from .tokens import TokenIds, Tokenizer
 
 if TYPE_CHECKING:
@@ -56,32 +57,39 @@ class Model:
     device: str
     dtype: str
     memory_bytes: int
+    prompts: Prompts
 
-    def embed(self, rows: list[TokenIds], *, pooling: str, skip: int) -> npt.NDArray[np.float32]:
+    def embed(
+        self, rows: list[TokenIds], *, pooling: str, skip: int, prompt: TokenIds | None = None
+    ) -> npt.NDArray[np.float32]:
         """One forward pass, on the MLX thread. Returns (len(rows), dimension) float32, not normalised.
 
-        rows: token ids of each text, 1 or more each; `skip`: tokens at the start that are not pooled.
+        rows: token ids of each text, 1 or more each; `skip`: tokens at the start that are not pooled. What the
+        texts have of `prompt`, the tokens that most of them begin with, is computed once and reused.
         """
         import mlx.core as mx
 
-        from .pooling import pool
+        from ..models.batch import GROUP_PADDING, make_batch
+        from .pooling import chosen_places, mean
 
-        lengths = np.array([len(row) for row in rows], dtype=np.int32)
-        ids = np.zeros((len(rows), int(lengths.max())), dtype=np.int32)  # (B, L), padded on the right
-        for place, row in enumerate(rows):
-            ids[place, : len(row)] = row
-        if self.device == "cpu":
-            # A layer's largest product: the feed-forward is some three times as wide as the model.
-            use_threads_for(2.0 * ids.size * self.dimension * 3 * self.dimension)
+        places = chosen_places(np.array([len(row) for row in rows], dtype=np.int32), pooling, skip)
+        # What a prompt gives is the same whatever stands behind it, and it is not pooled itself.
+        prompt = prompt if self.encoder.causal and pooling == "last" else None
         try:
             with mx.stream(_mlx_device(self.device)):
-                hidden = self.encoder(mx.array(ids), lengths)  # (B, L, H)
-                pooled = pool(hidden, mx.array(lengths), pooling, skip)  # (B, H)
-                return np.array(self.head(pooled))  # (B, dimension)
+                prefix = self.prompts.prefix(self.encoder, prompt, rows) if prompt is not None else None
+                batch = make_batch(rows, padding=GROUP_PADDING[self.device], places=places, prefix=prefix)
+                if self.device == "cpu":
+                    # A layer's largest product: the feed-forward is some three times as wide as the model.
+                    use_threads_for(2.0 * batch.ids.size * self.dimension * 3 * self.dimension)
+                hidden = self.encoder(batch)  # (T, H), or of the chosen tokens (B, H)
+                if places is None:
+                    hidden = mx.concatenate([mean(group.every, hidden, skip) for group in batch.groups])  # (B, H)
+                return np.array(self.head(hidden.astype(mx.float32)))  # (B, dimension)
         except (RuntimeError, MemoryError) as error:
             raise EngineError(
-                f"MLX failed on a batch of {ids.shape[0]} texts padded to {ids.shape[1]} tokens: {error}. If memory "
-                "ran out, lower batch_tokens or max_tokens."
+                f"MLX failed on a batch of {len(rows)} texts of {sum(map(len, rows))} tokens: {error}. If memory ran "
+                "out, lower batch_tokens or max_tokens."
             ) from error
 
 
@@ -190,6 +198,7 @@ def load_model(folder: Path, *, device: str = "auto") -> Model:
         device=device,
         dtype=dtype,
         memory_bytes=nbytes,
+        prompts=Prompts(),
     )
 
 

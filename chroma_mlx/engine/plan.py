@@ -12,6 +12,7 @@ from ..models.architecture import Defaults, positions_of
 from ..models.known import find_known
 from ..settings import VectorSettings, check_dimension
 from .model import Model
+from .tokens import TokenIds
 
 Kind = Literal["document", "query"]
 
@@ -20,11 +21,12 @@ Kind = Literal["document", "query"]
 class Plan:
     """How texts of one kind are embedded: nothing left open.
 
-    `prompt` is put before each text; its first `skip` tokens are not pooled. `max_tokens` counts special
-    tokens too; `dimension` is the width that is returned.
+    `prompt` is put before each text, as tokens mostly `prompt_tokens`; its first `skip` tokens are not pooled.
+    `max_tokens` counts special tokens too; `dimension` is the width that is returned.
     """
 
     prompt: str
+    prompt_tokens: TokenIds
     skip: int
     pooling: str
     max_tokens: int
@@ -50,9 +52,11 @@ def make_plan(settings: VectorSettings, model: Model, kind: Kind) -> Plan:
     model.tokenizer.check_limit(meaning.max_tokens)
     prompt = meaning.prompts[kind]
     # A prompt that is not to be pooled is left out of a mean; the last token is behind it anyway.
-    skip = model.tokenizer.count(prompt) if prompt and not model.checkpoint.declared.include_prompt else 0
+    tokens = model.tokenizer.prompt_tokens(prompt)
+    skip = 0 if model.checkpoint.declared.include_prompt else len(tokens)
     return Plan(
         prompt=prompt,
+        prompt_tokens=tokens,
         # a long prompt is cut as a text is
         skip=min(skip, meaning.max_tokens - model.tokenizer.closing_tokens),
         pooling=meaning.pooling,

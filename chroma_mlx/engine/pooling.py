@@ -1,28 +1,32 @@
-"""Hidden states to one vector a text. Runs on the MLX thread only."""
+"""Hidden states to one vector a text. `mean` runs on the MLX thread only."""
 
 from __future__ import annotations
 
 import mlx.core as mx
+import numpy as np
+
+from ..models.batch import Ints, Rows
 
 
-def pool(hidden: mx.array, lengths: mx.array, mode: str, skip: int = 0) -> mx.array:
-    """One float32 vector a text.
+def chosen_places(lengths: Ints, mode: str, skip: int = 0) -> Ints | None:
+    """The token whose hidden state is each text's vector; None where all tokens make it.
 
-    hidden: (B, L, H), right-padded; lengths: (B,) int32, each >= 1; mode: "last", "mean" or "cls".
-    The first `skip` tokens (a prompt that is not to count) are left out. Returns (B, H) float32.
+    lengths: (B,), each >= 1; mode: "last", "mean" or "cls", the first behind the `skip` tokens of a prompt
+    that is not to count. Returns (B,).
     """
     if mode == "last":
-        return _take(hidden, lengths - 1)
-    if mode == "cls":
-        return _take(hidden, mx.minimum(skip, lengths - 1))
-    places = mx.arange(hidden.shape[1])[None, :]  # (1, L)
-    counted = mx.logical_and(places >= skip, places < lengths[:, None])  # (B, L)
-    weights = counted.astype(mx.float32)
-    weights = weights / mx.maximum(weights.sum(axis=1, keepdims=True), 1.0)
-    return (weights[:, None, :] @ hidden.astype(mx.float32)).squeeze(1)  # (B, 1, L) @ (B, L, H) to (B, H)
+        return lengths - 1
+    return np.minimum(skip, lengths - 1).astype(np.int32) if mode == "cls" else None
 
 
-def _take(hidden: mx.array, places: mx.array) -> mx.array:
-    """hidden: (B, L, H); places: (B,). Returns each row's hidden state at its place, (B, H) float32."""
-    index = mx.broadcast_to(places[:, None, None], (hidden.shape[0], 1, hidden.shape[2]))  # (B, 1, H)
-    return mx.take_along_axis(hidden, index, axis=1).squeeze(1).astype(mx.float32)
+def mean(rows: Rows, hidden: mx.array, skip: int = 0) -> mx.array:
+    """The mean over each text's tokens, without its first `skip`, of a group.
+
+    hidden: (T, H), the list of all tokens, of which `rows` are the group's. Returns (G, H) float32.
+    """
+    own = rows.spread(hidden)  # (G, R, H)
+    places = np.arange(own.shape[1])[None, :]  # (1, R)
+    counted = (places >= skip) & (places < rows.keys[:, None])  # (G, R)
+    weights = (counted / np.maximum(counted.sum(axis=1, keepdims=True), 1)).astype(np.float32)
+    # A row by itself, so that what is no number in one text stays there.
+    return (mx.array(weights)[:, None, :] @ own.astype(mx.float32)).squeeze(1)  # (G, 1, R) @ (G, R, H) to (G, H)

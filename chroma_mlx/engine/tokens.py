@@ -72,9 +72,10 @@ class Tokenizer:
                 f"text. Set it to {self.special_tokens + 1} or more."
             )
 
-    def count(self, text: str) -> int:
-        """Tokens of `text` and what stands before it, without what is appended: the length of a prompt."""
-        return len(self._ids([text])[0]) - len(self._tail)
+    def prompt_tokens(self, prompt: str) -> TokenIds:
+        """Tokens of `prompt` and what stands before it, without what is appended; none for no prompt."""
+        ids = self._ids([prompt])[0] if prompt else []
+        return np.array(ids[: len(ids) - len(self._tail)], dtype=np.int32)
 
     def encode(
         self, texts: Sequence[str], *, prefix: str, max_tokens: int, refuse_long: bool, places: Sequence[int]

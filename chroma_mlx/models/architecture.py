@@ -5,7 +5,7 @@ checkpoint declares nothing (here, so that knowing it needs no MLX). The module 
     IGNORABLE          names of tensors that may be there and are not needed
     read_config        config.json to a frozen dataclass; refuses what it would compute wrongly
     parameter_shapes   every tensor the model needs, with its unquantised shape
-    Model              made of the configuration and the weights; token ids to hidden states
+    Model              made of the configuration and the weights; a batch of texts to hidden states
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ from ..errors import UnsupportedModel
 
 if TYPE_CHECKING:
     import mlx.core as mx
-    import numpy as np
-    import numpy.typing as npt
 
+    from .batch import Batch
     from .weights import Weights
 
 
@@ -126,9 +125,14 @@ class Config(Protocol):
 
 
 class Encoder(Protocol):
-    """Token ids (B, L) int32, padded on the right, and lengths (B,) to hidden states (B, L, H)."""
+    """A batch of texts to the hidden states of the tokens it wants, (n, H).
 
-    def __call__(self, ids: mx.array, lengths: npt.NDArray[np.int32]) -> mx.array: ...
+    `causal` says that no token sees what stands behind it, and that the encoder takes and keeps prefixes.
+    """
+
+    causal: bool
+
+    def __call__(self, batch: Batch) -> mx.array: ...
 
 
 class Architecture(Protocol):

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import mlx.core as mx
-import numpy as np
-import numpy.typing as npt
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .architecture import positions_of
 from .attention import Sight, attention
+from .batch import Batch
 from .gelu import gelu, host_gelu
 from .weights import Weights
 
@@ -110,6 +109,8 @@ def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 class Model:
     """The encoder: token ids to hidden states. Made and called on the MLX thread."""
 
+    causal = False
+
     def __init__(self, config: Config, weights: Weights) -> None:
         self.config = config
         self.words = weights.embedding("embeddings.word_embeddings")
@@ -118,19 +119,13 @@ class Model:
         self.norm = _Norm(weights, "embeddings.LayerNorm", config.layer_norm_eps)
         self.layers = [_Layer(config, weights, index) for index in range(config.num_hidden_layers)]
 
-    def __call__(self, ids: mx.array, lengths: npt.NDArray[np.int32]) -> mx.array:
-        """Hidden states of the last layer.
-
-        ids: (B, L) int32, padded on the right with any id; lengths: (B,), the tokens of each row. Returns
-        (B, L, H) in the dtype of the activations; what stands at the padding has no meaning.
-        """
-        L, first = ids.shape[1], self.config.first_position
-        places = mx.arange(first, first + L)[None, :]  # (1, L)
-        x = self.norm(self.words(ids) + self.positions(places) + self.types(mx.zeros_like(places)))  # (B, L, H)
-        sight = Sight(lengths=None if int(lengths.min()) == L else lengths)
+    def __call__(self, batch: Batch) -> mx.array:
+        """Hidden states of the wanted tokens behind the last layer: (n, H) in the dtype of the activations."""
+        places = mx.array(batch.places + self.config.first_position)  # (T,)
+        x = self.norm(self.words(batch.ids) + self.positions(places) + self.types(mx.zeros_like(places)))  # (T, H)
         for layer in self.layers:
-            x = layer(x, sight)
-        return x
+            x = layer(x, batch, last=layer is self.layers[-1])
+        return x  # (n, H)
 
 
 class _Layer:
@@ -148,16 +143,20 @@ class _Layer:
         self.down = weights.linear(f"{at}output.dense", bias=True)
         self.norm = _Norm(weights, f"{at}output.LayerNorm", config.layer_norm_eps)
 
-    def __call__(self, x: mx.array, sight: Sight) -> mx.array:
-        """x: (B, L, H). Returns (B, L, H)."""
-        B, L, H = x.shape
-        queries, keys, values = (  # (B, N, L, D) each
-            projection(x).reshape(B, L, self.heads, -1).transpose(0, 2, 1, 3)
-            for projection in (self.query, self.key, self.value)
-        )
-        mixed = attention(queries, keys, values, scale=(H // self.heads) ** -0.5, sight=sight, host=self.host)
-        x = self.attention_norm(x + self.mix(mixed.transpose(0, 2, 1, 3).reshape(B, L, H)))
-        inner = self.up(x)  # (B, L, I)
+    def __call__(self, x: mx.array, batch: Batch, *, last: bool) -> mx.array:
+        """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
+        own = batch.take(x, last=last)  # (n, H)
+        q, k, v = self.query(own), self.key(x), self.value(x)
+        mixed = []
+        for group, rows in zip(batch.groups, batch.rows(last=last), strict=True):
+            queries = rows.heads(q, self.heads)  # (G, N, R, D)
+            keys, values = group.every.heads(k, self.heads), group.every.heads(v, self.heads)  # (G, N, R, D)
+            scale = queries.shape[3] ** -0.5
+            one = attention(queries, keys, values, scale=scale, sight=Sight(), rows=rows, host=self.host)
+            mixed.append(rows.merge(one))
+        together = mx.concatenate(mixed) if len(mixed) > 1 else mixed[0]
+        x = self.attention_norm(own + self.mix(together))  # (n, H)
+        inner = self.up(x)  # (n, I)
         inner = host_gelu(inner, self.gelu) if self.host else gelu(inner, self.gelu)
         return self.norm(x + self.down(inner))
 

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 import mlx.core as mx
-import numpy as np
-import numpy.typing as npt
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .attention import Sight, attention
+from .batch import Batch, Rows
 from .gelu import gelu, host_geglu
 from .weights import Weights
 
@@ -150,28 +149,22 @@ def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 class Model:
     """The encoder: token ids to hidden states. Made and called on the MLX thread."""
 
+    causal = False
+
     def __init__(self, config: Config, weights: Weights) -> None:
         self.config = config
         self.embed_tokens = weights.embedding("embed_tokens")
         self.layers = [_Layer(config, weights, index) for index in range(config.num_hidden_layers)]
         self.norm = _Norm(weights, "norm", config.rms_norm_eps)
 
-    def __call__(self, ids: mx.array, lengths: npt.NDArray[np.int32]) -> mx.array:
-        """Hidden states after the final norm.
-
-        ids: (B, L) int32, padded on the right with any id; lengths: (B,), the tokens of each row. Returns
-        (B, L, H) in the dtype of the activations; what stands at the padding has no meaning.
-        """
-        x = self.embed_tokens(ids)  # (B, L, H)
+    def __call__(self, batch: Batch) -> mx.array:
+        """Hidden states of the wanted tokens after the final norm: (n, H) in the dtype of the activations."""
+        x = self.embed_tokens(batch.ids)  # (T, H)
         # In float32: rounded to bfloat16 the root would shift every embedding.
         x = (x.astype(mx.float32) * self.config.hidden_size**0.5).astype(x.dtype)
-        reach = self.config.reach
-        sights = {FULL: Sight(lengths=lengths), SLIDING: Sight(before=reach, after=reach, lengths=lengths)}
-        if int(lengths.min()) == ids.shape[1]:
-            sights = {kind: replace(sight, lengths=None) for kind, sight in sights.items()}
         for layer in self.layers:
-            x = layer(x, sights[layer.kind])
-        return self.norm(x)
+            x = layer(x, batch, last=layer is self.layers[-1])
+        return self.norm(x)  # (n, H)
 
 
 class _Layer:
@@ -179,8 +172,8 @@ class _Layer:
 
     def __init__(self, config: Config, weights: Weights, index: int) -> None:
         at, eps = f"layers.{index}.", config.rms_norm_eps
-        self.kind, self.host = config.kinds[index], weights.host
-        self.attention = _Attention(config, weights, f"{at}self_attn.", self.kind)
+        self.host = weights.host
+        self.attention = _Attention(config, weights, f"{at}self_attn.", config.kinds[index])
         self.before_attention = _Norm(weights, f"{at}input_layernorm", eps)
         self.after_attention = _Norm(weights, f"{at}post_attention_layernorm", eps)
         self.before_feed_forward = _Norm(weights, f"{at}pre_feedforward_layernorm", eps)
@@ -189,11 +182,12 @@ class _Layer:
         self.up = weights.linear(f"{at}mlp.up_proj")
         self.down = weights.linear(f"{at}mlp.down_proj")
 
-    def __call__(self, x: mx.array, sight: Sight) -> mx.array:
-        """x: (B, L, H). Returns (B, L, H)."""
-        x = x + self.after_attention(self.attention(self.before_attention(x), sight))
+    def __call__(self, x: mx.array, batch: Batch, *, last: bool) -> mx.array:
+        """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
+        mixed = self.attention(self.before_attention(x), batch, last=last)
+        x = batch.take(x, last=last) + self.after_attention(mixed)
         h = self.before_feed_forward(x)
-        gate, up = self.gate(h), self.up(h)  # (B, L, I)
+        gate, up = self.gate(h), self.up(h)  # (n, I)
         return x + self.after_feed_forward(self.down(host_geglu(gate, up) if self.host else gelu(gate, "tanh") * up))
 
 
@@ -202,6 +196,7 @@ class _Attention:
 
     def __init__(self, config: Config, weights: Weights, at: str, kind: str) -> None:
         self.config, self.host = config, weights.host
+        self.sight = Sight(before=config.reach, after=config.reach) if kind == SLIDING else Sight()
         self.base, self.position_scale = config.rope[kind]
         self.q_proj = weights.linear(f"{at}q_proj")
         self.k_proj = weights.linear(f"{at}k_proj")
@@ -210,26 +205,25 @@ class _Attention:
         self.q_norm = _Norm(weights, f"{at}q_norm", config.rms_norm_eps)
         self.k_norm = _Norm(weights, f"{at}k_norm", config.rms_norm_eps)
 
-    def __call__(self, x: mx.array, sight: Sight) -> mx.array:
-        """x: (B, L, H). Returns (B, L, H)."""
-        B, L, _ = x.shape
+    def __call__(self, x: mx.array, batch: Batch, *, last: bool) -> mx.array:
+        """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
         c = self.config
-        queries = self._rotate(self.q_norm(self._heads(self.q_proj(x), c.num_attention_heads)))  # (B, N, L, D)
-        keys = self._rotate(self.k_norm(self._heads(self.k_proj(x), c.num_key_value_heads)))  # (B, K, L, D)
-        values = self._heads(self.v_proj(x), c.num_key_value_heads)  # (B, K, L, D)
-        mixed = attention(queries, keys, values, scale=c.attention_scale, sight=sight, host=self.host)
-        return self.o_proj(mixed.transpose(0, 2, 1, 3).reshape(B, L, -1))  # (B, L, N * D) to (B, L, H)
+        q = self.q_proj(batch.take(x, last=last))  # (n, N * D)
+        k, v = self.k_proj(x), self.v_proj(x)  # (T, K * D)
+        mixed = []
+        for group, rows in zip(batch.groups, batch.rows(last=last), strict=True):
+            queries = self._place(rows.heads(q, c.num_attention_heads), self.q_norm, rows)  # (G, N, R, D)
+            keys = self._place(group.every.heads(k, c.num_key_value_heads), self.k_norm, group.every)  # (G, K, R, D)
+            values = group.every.heads(v, c.num_key_value_heads)  # (G, K, R, D)
+            one = attention(queries, keys, values, scale=c.attention_scale, sight=self.sight, rows=rows, host=self.host)
+            mixed.append(rows.merge(one))
+        return self.o_proj(mx.concatenate(mixed) if len(mixed) > 1 else mixed[0])  # (n, N * D) to (n, H)
 
-    def _heads(self, x: mx.array, count: int) -> mx.array:
-        """(B, L, count * D) to (B, count, L, D)."""
-        B, L, _ = x.shape
-        return x.reshape(B, L, count, -1).transpose(0, 2, 1, 3)
-
-    def _rotate(self, x: mx.array) -> mx.array:
-        """(B, heads, L, D), rotary positions from 0. Same shape."""
-        return mx.fast.rope(
-            x, self.config.head_dim, traditional=False, base=self.base, scale=self.position_scale, offset=0
-        )
+    def _place(self, x: mx.array, norm: _Norm, rows: Rows) -> mx.array:
+        """x: (G, heads, R, D) of `rows`. Returns it normalised and rotated to its positions."""
+        c, x = self.config, norm(x)
+        scale, offset = self.position_scale, rows.offset
+        return mx.fast.rope(x, c.head_dim, traditional=False, base=self.base, scale=scale, offset=offset)
 
 
 class _Norm:

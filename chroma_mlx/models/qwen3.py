@@ -1,10 +1,10 @@
 """Qwen3 as an encoder: the decoder of Qwen3-Embedding without its logits.
 
 A causal transformer: RMS norms before attention and feed-forward, RMS norms on each head's queries and
-keys, rotary positions, grouped key-value heads, a SwiGLU feed-forward. Rows are padded on the right; a
-causal token never sees what stands after it, so the padding changes nothing and needs no mask.
+keys, rotary positions, grouped key-value heads, a SwiGLU feed-forward. A causal token never sees what stands
+after it: what a prefix gives does not depend on the text behind it, so it can be computed once and reused.
 
-Shapes: B texts, L tokens, H hidden, N query heads, K key-value heads, D a head's width.
+Shapes as in batch.py, and H hidden, I the feed-forward's width, N query heads, K key-value heads, D a head's width.
 Source of the maths: transformers' modeling_qwen3 and mlx-lm's models/qwen3; both are compared in tests.
 """
 
@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import mlx.core as mx
-import numpy as np
-import numpy.typing as npt
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .attention import Sight, attention
+from .batch import Batch, KeysValues, Rows
 from .host import swiglu
 from .weights import Weights
 
@@ -138,23 +137,21 @@ def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 class Model:
     """The encoder: token ids to hidden states. Made and called on the MLX thread."""
 
+    causal = True
+
     def __init__(self, config: Config, weights: Weights) -> None:
         self.config = config
         self.embed_tokens = weights.embedding("embed_tokens")
         self.layers = [_Layer(config, weights, index) for index in range(config.num_hidden_layers)]
         self.norm = weights.vector("norm.weight")
 
-    def __call__(self, ids: mx.array, lengths: npt.NDArray[np.int32]) -> mx.array:
-        """Hidden states after the final norm.
-
-        ids: (B, L) int32, padded on the right with any id; what is behind a token is never seen, so lengths,
-        (B,), are not needed. Returns (B, L, H) in the dtype of the
-        activations; what stands at the padding has no meaning.
-        """
-        x = self.embed_tokens(ids)  # (B, L, H)
-        for layer in self.layers:
-            x = layer(x)
-        return mx.fast.rms_norm(x, self.norm, self.config.rms_norm_eps)
+    def __call__(self, batch: Batch) -> mx.array:
+        """Hidden states of the wanted tokens after the final norm: (n, H) in the dtype of the activations."""
+        x = self.embed_tokens(batch.ids)  # (T, H)
+        for index, layer in enumerate(self.layers):
+            prefix = None if batch.prefix is None else batch.prefix.layers[index]
+            x = layer(x, batch, prefix, last=layer is self.layers[-1])
+        return mx.fast.rms_norm(x, self.norm, self.config.rms_norm_eps)  # (n, H)
 
 
 class _Layer:
@@ -170,11 +167,12 @@ class _Layer:
         self.up = weights.linear(f"{at}mlp.up_proj")
         self.down = weights.linear(f"{at}mlp.down_proj")
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """x: (B, L, H). Returns (B, L, H)."""
-        x = x + self.attention(mx.fast.rms_norm(x, self.attention_norm, self.eps))
+    def __call__(self, x: mx.array, batch: Batch, prefix: KeysValues | None, *, last: bool) -> mx.array:
+        """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
+        h = mx.fast.rms_norm(x, self.attention_norm, self.eps)
+        x = batch.take(x, last=last) + self.attention(h, batch, prefix, last=last)
         h = mx.fast.rms_norm(x, self.feed_forward_norm, self.eps)
-        gate, up = self.gate(h), self.up(h)  # (B, L, I)
+        gate, up = self.gate(h), self.up(h)  # (n, I)
         return x + self.down(swiglu(gate, up) if self.host else gate * mx.sigmoid(gate) * up)
 
 
@@ -192,23 +190,31 @@ class _Attention:
         self.q_norm = weights.vector(f"{at}q_norm.weight")
         self.k_norm = weights.vector(f"{at}k_norm.weight")
 
-    def __call__(self, x: mx.array) -> mx.array:
-        """x: (B, L, H). Returns (B, L, H)."""
-        B, L, _ = x.shape
+    def __call__(self, x: mx.array, batch: Batch, prefix: KeysValues | None, *, last: bool) -> mx.array:
+        """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
         c = self.config
-        queries = self._heads(self.q_proj(x), c.num_attention_heads)  # (B, N, L, D)
-        keys = self._heads(self.k_proj(x), c.num_key_value_heads)  # (B, K, L, D)
-        values = self._heads(self.v_proj(x), c.num_key_value_heads)  # (B, K, L, D)
-        queries = self._rotate(mx.fast.rms_norm(queries, self.q_norm, c.rms_norm_eps))
-        keys = self._rotate(mx.fast.rms_norm(keys, self.k_norm, c.rms_norm_eps))
-        mixed = attention(queries, keys, values, scale=c.head_dim**-0.5, sight=self.sight, host=self.host)
-        return self.o_proj(mixed.transpose(0, 2, 1, 3).reshape(B, L, -1))  # (B, L, N * D) to (B, L, H)
+        q = self.q_proj(batch.take(x, last=last))  # (n, N * D)
+        k, v = self.k_proj(x), self.v_proj(x)  # (T, K * D)
+        mixed = []
+        for group, rows in zip(batch.groups, batch.rows(last=last), strict=True):
+            queries = self._place(rows.heads(q, c.num_attention_heads), self.q_norm, rows)  # (G, N, R, D)
+            keys = self._place(group.every.heads(k, c.num_key_value_heads), self.k_norm, group.every)  # (G, K, R, D)
+            values = group.every.heads(v, c.num_key_value_heads)  # (G, K, R, D)
+            if batch.kept is not None:
+                batch.kept.append((keys, values))
+            if prefix is not None:
+                keys, values = _behind(prefix[0], keys), _behind(prefix[1], values)  # (G, K, P + R, D)
+            one = attention(queries, keys, values, scale=c.head_dim**-0.5, sight=self.sight, rows=rows, host=self.host)
+            mixed.append(rows.merge(one))
+        return self.o_proj(mx.concatenate(mixed) if len(mixed) > 1 else mixed[0])  # (n, N * D) to (n, H)
 
-    def _heads(self, x: mx.array, heads: int) -> mx.array:
-        """(B, L, heads * D) to (B, heads, L, D)."""
-        B, L, _ = x.shape
-        return x.reshape(B, L, heads, -1).transpose(0, 2, 1, 3)
-
-    def _rotate(self, x: mx.array) -> mx.array:
+    def _place(self, x: mx.array, norm: mx.array, rows: Rows) -> mx.array:
+        """x: (G, heads, R, D) of `rows`. Returns it normalised and rotated to its positions."""
         c = self.config
-        return mx.fast.rope(x, c.head_dim, traditional=False, base=c.rope_theta, scale=c.rope_scale, offset=0)
+        x = mx.fast.rms_norm(x, norm, c.rms_norm_eps)
+        return mx.fast.rope(x, c.head_dim, traditional=False, base=c.rope_theta, scale=c.rope_scale, offset=rows.offset)
+
+
+def _behind(prefix: mx.array, own: mx.array) -> mx.array:
+    """prefix: (1, K, P, D), the same before each of own: (G, K, R, D). Returns (G, K, P + R, D)."""
+    return mx.concatenate([mx.broadcast_to(prefix, (own.shape[0], *prefix.shape[1:])), own], axis=2)
