@@ -141,13 +141,13 @@ class VectorSettings(_Checked):
 class MachineSettings(_Checked):
     """What belongs to one machine and changes no vector; never saved with a collection.
 
-    `batch_size` is texts a forward pass, `batch_tokens` padded tokens a forward pass. `cache_dir` None is
+    `batch_size` is texts a forward pass, `batch_tokens` tokens. `cache_dir` None is
     the Hugging Face cache. `show_progress` None shows a bar on a terminal when work takes long.
     Raises ConfigError, naming every value that is not allowed.
     """
 
     batch_size: int = setting(32, COUNT, "most texts in a forward pass")
-    batch_tokens: int = setting(16_384, COUNT, "most tokens in a forward pass, padding included")
+    batch_tokens: int = setting(16_384, COUNT, "most tokens in a forward pass")
     batch_timeout_ms: float = setting(5, MILLISECONDS, "how long a call waits for others to share a batch with")
     device: Literal["auto", "gpu", "cpu"] = setting("auto", one_of("auto", "gpu", "cpu"), "auto, gpu or cpu")
     auto_download: bool = setting(True, FLAG, "fetch a model that is not cached at first use")

@@ -16,7 +16,7 @@ from ..errors import EngineError
 from ..progress import progress_bar
 from ..settings import MachineSettings, VectorSettings
 from ..texts import check_texts
-from .batching import PADDING_TOKENS, plan_batches
+from .batching import ENOUGH_TOKENS, plan_batches
 from .mlx_thread import mlx_thread
 from .model import Model, ModelSpec, find_loaded, get_model
 from .plan import Kind, Plan, make_plan
@@ -135,8 +135,7 @@ class Encoder:
             for batch in plan_batches(
                 [len(row) for row in ids],
                 batch_size=self.machine.batch_size,
-                batch_tokens=self.machine.batch_tokens,
-                padding_tokens=PADDING_TOKENS[model.device],
+                batch_tokens=min(self.machine.batch_tokens, ENOUGH_TOKENS[model.device]),
             ):
                 yield [start + index for index in batch], [ids[index] for index in batch]
 

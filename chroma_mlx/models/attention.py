@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import mlx.core as mx
@@ -87,7 +88,7 @@ def _in_blocks(queries: mx.array, keys: mx.array, values: mx.array, sight: Sight
         # Heads that share keys are rows of one product: (G, K, N / K * block, D) @ (G, K, D, keys).
         asked = queries[:, :, start:stop].reshape(G, K, -1, D)
         scores = asked @ keys[:, :, first:last].swapaxes(2, 3)
-        mask = rows.kept_mask((sight, start, stop), lambda h=here, f=first, t=last: sight.hidden(h, rows.keys, f, t))
+        mask = rows.kept_mask((sight, start, stop), partial(sight.hidden, here, rows.keys, first, last))
         weights = softmax(scores.reshape(G, N, stop - start, -1), mask)
         mixed = weights.reshape(G, K, -1, last - first) @ values[:, :, first:last]
         if block < Q:
