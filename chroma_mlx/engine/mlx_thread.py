@@ -27,6 +27,8 @@ R = TypeVar("R")
 # MLX keeps freed buffers for reuse, by default up to 1.5 times the GPU's working set. Lengths vary from
 # batch to batch, so most of that is never asked for again.
 CACHE_LIMIT_BYTES: Final = 512 * 2**20
+# After so long without work they go back to the system.
+IDLE_S: Final = 10.0
 
 
 class MLXThread:
@@ -39,7 +41,9 @@ class MLXThread:
     an active exception". A thread that does not end releases nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, idle_s: float = IDLE_S, on_idle: Callable[[], None] | None = None) -> None:
+        """`on_idle` runs on the thread once it has had no job for `idle_s` seconds since the last."""
+        self._idle_s, self._on_idle = idle_s, on_idle or _release_memory
         self._lock = threading.Lock()
         self._jobs: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -60,7 +64,8 @@ class MLXThread:
                     "queues do not survive a fork. Start workers with the 'spawn' or 'forkserver' method, or fork "
                     "before the first text is embedded."
                 )
-            self.__init__()  # type: ignore[misc]  # nothing was started; the lock may have been held, though
+            # Nothing was started; the lock may have been held, though.
+            self.__init__(idle_s=self._idle_s, on_idle=self._on_idle)  # type: ignore[misc]
         future: Future[R] = Future()
         with self._lock:
             if self._stopping:
@@ -82,7 +87,7 @@ class MLXThread:
         return self.submit(job, *args, **kwargs).result()
 
     def _work(self) -> None:
-        while (item := self._jobs.get()) is not None:
+        while (item := self._next_job()) is not None:
             future, job = item
             if not self._stopping and future.set_running_or_notify_cancel():
                 try:
@@ -94,6 +99,13 @@ class MLXThread:
         self._resting.set()
         threading.Event().wait()
 
+    def _next_job(self) -> tuple[Future[Any], Callable[[], Any]] | None:
+        try:
+            return self._jobs.get(timeout=self._idle_s)
+        except queue.Empty:
+            self._on_idle()
+        return self._jobs.get()
+
     def _stop(self) -> None:
         """Brings the thread to rest after the job it is at; jobs of daemon threads behind it are not begun."""
         if self._pid != os.getpid() or self._thread is None:
@@ -102,6 +114,12 @@ class MLXThread:
             self._stopping = True
         self._jobs.put(None)
         self._resting.wait()
+
+
+def _release_memory() -> None:
+    """Gives MLX's freed buffers back to the system."""
+    if (mx := sys.modules.get("mlx.core")) is not None:
+        mx.clear_cache()
 
 
 def _run_on_mlx(job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:

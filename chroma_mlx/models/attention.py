@@ -67,12 +67,18 @@ def attention(
     Q, S = queries.shape[2], keys.shape[2]
     mask: str | mx.array | None = "causal"  # the kernel's own, without an array; the last query is the last key's
     if sight.before is not None or sight.after != 0 or rows.places.shape[0] > 1 or rows.places[0, 0] + Q != S:
-        mask = rows.kept_mask((sight, S), lambda: _seen(sight.hidden(rows.places, rows.keys, 0, S)))
+        mask = rows.kept_mask((sight, S), partial(_seen, sight, rows.places, rows.keys, S))
     return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
 
 
-def _seen(hidden: npt.NDArray[np.bool_] | None) -> mx.array | None:
+def _seen(sight: Sight, places: Ints, lengths: Ints, length: int) -> mx.array | None:
+    hidden = sight.hidden(places, lengths, 0, length)
     return None if hidden is None else mx.array(~hidden)
+
+
+def _added(sight: Sight, places: Ints, lengths: Ints, first: int, last: int) -> npt.NDArray[np.float32] | None:
+    hidden = sight.hidden(places, lengths, first, last)
+    return None if hidden is None else np.where(hidden, np.float32(-np.inf), np.float32(0.0))
 
 
 def _in_blocks(queries: mx.array, keys: mx.array, values: mx.array, sight: Sight, rows: Rows) -> mx.array:
@@ -88,7 +94,7 @@ def _in_blocks(queries: mx.array, keys: mx.array, values: mx.array, sight: Sight
         # Heads that share keys are rows of one product: (G, K, N / K * block, D) @ (G, K, D, keys).
         asked = queries[:, :, start:stop].reshape(G, K, -1, D)
         scores = asked @ keys[:, :, first:last].swapaxes(2, 3)
-        mask = rows.kept_mask((sight, start, stop), partial(sight.hidden, here, rows.keys, first, last))
+        mask = rows.kept_mask((sight, start, stop), partial(_added, sight, here, rows.keys, first, last))
         weights = softmax(scores.reshape(G, N, stop - start, -1), mask)
         mixed = weights.reshape(G, K, -1, last - first) @ values[:, :, first:last]
         if block < Q:

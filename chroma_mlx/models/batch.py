@@ -24,8 +24,9 @@ M = TypeVar("M")
 # The places that attention may pad in a group of rows. A group costs some small operations a layer, a padded
 # place a quarter of a token (measured on a CPU with 0.6B shapes); a GPU starts operations dearly.
 GROUP_PADDING: Final = {"cpu": 16, "gpu": 1024}
-# Masks of a group that are kept from layer to layer, a byte each; those of very long texts are made anew.
-KEPT_MASK_ELEMENTS: Final = 16 * 2**20
+# Elements of a group's masks, up to 4 bytes each, that are kept from layer to layer; those of very long texts are
+# made anew.
+KEPT_MASK_ELEMENTS: Final = 8 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ def make_batch(
     counts = keys - before
     starts = np.cumsum(counts, dtype=np.int32) - counts
     groups = []
-    for some in _plan_groups(counts.tolist(), padding):
+    for some in plan_groups(counts.tolist(), padding):
         first = np.full(len(counts[some]), before, dtype=np.int32)
         every = Rows(int(starts[some.start]), first, counts[some], keys[some])
         wanted = every
@@ -165,7 +166,7 @@ def make_batch(
     )
 
 
-def _plan_groups(counts: Sequence[int], padding: int) -> list[slice]:
+def plan_groups(counts: Sequence[int], padding: int) -> list[slice]:
     """Which neighbours share a group: while padding them to the longest takes at most `padding` places."""
     groups: list[slice] = []
     start = longest = total = 0

@@ -15,7 +15,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from .host import view
+from .host import BLOCK, view
 
 # Of the tanh form (https://arxiv.org/abs/1606.08415, section 2).
 SCALE: Final = math.sqrt(2.0 / math.pi)
@@ -23,8 +23,6 @@ CUBE: Final = 0.044715
 # 7.1.26: erfc(z) is about exp(-z * z) * (a1 t + … + a5 t ** 5), with t = 1 / (1 + p z) and z >= 0.
 P: Final = 0.3275911
 A: Final = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)  # a5 to a1
-# Elements at a time, so that a pass finds what the pass before it wrote in the processor's cache.
-BLOCK: Final = 128 * 1024
 
 
 def gelu(x: mx.array, form: str) -> mx.array:

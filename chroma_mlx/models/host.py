@@ -8,37 +8,47 @@ element, so that a feed-forward's activation takes longer than its matrix produc
 
 from __future__ import annotations
 
+from typing import Final
+
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
+
+# Elements at a time, so that a pass finds what the pass before it wrote in the processor's cache.
+BLOCK: Final = 128 * 1024
 
 
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """silu(gate) * up, elementwise, of float32 arrays of one shape. The memory of `gate` is used up."""
     mx.eval(gate, up)
-    x, factor = view(gate), view(up)
-    sigmoid = np.negative(x)
-    # exp overflows to inf below -88, where 1 / (1 + inf) is the right 0.
-    with np.errstate(over="ignore"):
-        np.exp(sigmoid, out=sigmoid)
-    sigmoid += 1.0
-    x /= sigmoid
-    x *= factor
+    whole, factors = view(gate).reshape(-1), view(up).reshape(-1)
+    for start in range(0, whole.size, BLOCK):
+        x, factor = whole[start : start + BLOCK], factors[start : start + BLOCK]
+        sigmoid = np.negative(x)
+        # exp overflows to inf below -88, where 1 / (1 + inf) is the right 0.
+        with np.errstate(over="ignore"):
+            np.exp(sigmoid, out=sigmoid)
+        sigmoid += 1.0
+        x /= sigmoid
+        x *= factor
     return gate
 
 
-def softmax(scores: mx.array, hidden: npt.NDArray[np.bool_] | None) -> mx.array:
-    """softmax over the last axis of float32 scores, written over them.
+def softmax(scores: mx.array, mask: npt.NDArray[np.float32] | None) -> mx.array:
+    """softmax over the last axis of float32 scores, (G, N, Q, S), written over them.
 
-    hidden: broadcasts to the scores; True where a key is not seen. Every row must see at least one key.
+    mask: what is added, broadcasting: 0, or minus infinity where a key is not seen. Every row must see a key.
     """
     mx.eval(scores)
-    x = view(scores)
-    if hidden is not None:
-        x += np.where(hidden, np.float32(-np.inf), np.float32(0.0))
-    x -= x.max(axis=-1, keepdims=True)
-    np.exp(x, out=x)
-    x /= x.sum(axis=-1, keepdims=True)
+    whole = view(scores)
+    heads = max(1, BLOCK // (whole[:, :1].size))
+    for start in range(0, whole.shape[1], heads):
+        x = whole[:, start : start + heads]
+        if mask is not None:
+            x += mask
+        x -= x.max(axis=-1, keepdims=True)
+        np.exp(x, out=x)
+        x /= x.sum(axis=-1, keepdims=True)
     return scores
 
 

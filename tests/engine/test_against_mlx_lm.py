@@ -42,8 +42,10 @@ def hidden_states(checkpoint: Checkpoint, encoder: Encoder, ids: npt.NDArray[np.
         warnings.simplefilter("ignore")  # mlx-lm imports transformers, whose warnings are not ours to fix
         from mlx_lm.models import qwen3 as theirs
 
+    from chroma_mlx.models.batch import make_batch
+
     with mx.stream(mx.Device(mx.DeviceType.cpu)):
-        mine = encoder(mx.array(ids), np.full(len(ids), len(ids[0]), dtype=np.int32))
+        mine = encoder(make_batch(ids, padding=0)).reshape(*ids.shape, -1)
         model = theirs.Model(theirs.ModelArgs.from_dict(dict(checkpoint.config)))
         tensors: dict[str, Any] = {}
         for file in checkpoint.files:

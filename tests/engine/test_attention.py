@@ -36,19 +36,37 @@ def attend(
     import mlx.core as mx
 
     from chroma_mlx.models.attention import Sight, attention
+    from chroma_mlx.models.batch import Rows
 
-    padded = np.array(lengths, dtype=np.int32)
-    sight = Sight(
-        before=None if before == ALL else before,
-        after=None if after == ALL else after,
-        lengths=None if min(lengths) == L else padded,
-    )
+    tokens = np.array(lengths, dtype=np.int32)
+    rows = Rows(0, np.zeros_like(tokens), np.full_like(tokens, L), tokens)
+    sight = Sight(before=None if before == ALL else before, after=None if after == ALL else after)
     with mx.stream(mx.Device(mx.DeviceType.cpu)):
         arrays = (mx.array(queries), mx.array(keys), mx.array(values))
-        mixed = np.array(attention(*arrays, scale=D**-0.5, sight=sight, host=host))
+        mixed = np.array(attention(*arrays, scale=D**-0.5, sight=sight, rows=rows, host=host))
+        again = np.array(attention(*arrays, scale=D**-0.5, sight=sight, rows=rows, host=host))
+    np.testing.assert_array_equal(mixed, again)  # by masks that were kept
     assert np.isfinite(mixed).all()
-    real = np.arange(L)[None, None, :, None] < padded[:, None, None, None]
+    real = np.arange(L)[None, None, :, None] < tokens[:, None, None, None]
     return np.where(real, mixed, 0.0).astype(np.float32)
+
+
+def attend_from(
+    queries: Floats, keys: Floats, values: Floats, before: int, after: int, places: list[int], host: bool
+) -> Floats:
+    """On the MLX thread: the queries of one place in each row alone, (B, N, D), with whole rows of keys."""
+    import mlx.core as mx
+
+    from chroma_mlx.models.attention import Sight, attention
+    from chroma_mlx.models.batch import Rows
+
+    first = np.array(places, dtype=np.int32)
+    rows = Rows(0, first, np.ones_like(first), np.full_like(first, L))
+    sight = Sight(before=None if before == ALL else before, after=None if after == ALL else after)
+    chosen = np.stack([queries[row, :, place : place + 1] for row, place in enumerate(places)])
+    with mx.stream(mx.Device(mx.DeviceType.cpu)):
+        arrays = (mx.array(chosen), mx.array(keys), mx.array(values))
+        return np.array(attention(*arrays, scale=D**-0.5, sight=sight, rows=rows, host=host))[:, :, 0]
 
 
 def distance(arrays: tuple[Floats, Floats, Floats], before: int, after: int, lengths: list[int], host: bool) -> float:
@@ -78,6 +96,24 @@ def test_a_bidirectional_token_sees_as_far_to_both_sides_and_no_padding(
 ) -> None:
     worst = distance(random_arrays(), reach, reach, lengths, host)
     assert worst < 1e-5, f"reach {reach} of {lengths}: differs by {worst:.1e}"
+
+
+@pytest.mark.parametrize("host", [True, False], ids=["host", "fused"])
+@pytest.mark.parametrize(("before", "after"), [(ALL, 0), (3, 0), (ALL, ALL), (4, 4)])
+@pytest.mark.parametrize("places", [[L - 1, L - 1], [0, 0], [5, 30], [L - 1, 2]], ids=str)
+def test_a_single_query_gets_what_it_gets_among_all(places: list[int], before: int, after: int, host: bool) -> None:
+    arrays = random_arrays()
+    everything = expected(*arrays, before, after, WHOLE)
+    want = np.stack([everything[row, :, place] for row, place in enumerate(places)])
+    worst = float(np.abs(mlx_thread.run(attend_from, *arrays, before, after, places, host) - want).max())
+    assert worst < 1e-5, f"differs by {worst:.1e}"
+
+
+def test_masks_too_large_to_be_kept_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from chroma_mlx.models import batch
+
+    monkeypatch.setattr(batch, "KEPT_MASK_ELEMENTS", 10)
+    assert distance(random_arrays(), 4, 4, [L, 9], host=True) < 1e-5
 
 
 @pytest.mark.parametrize(

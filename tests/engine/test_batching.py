@@ -12,49 +12,45 @@ from chroma_mlx.engine.batching import plan_batches
 LENGTHS = st.lists(st.integers(1, 600), max_size=80)
 SIZES = st.integers(1, 40)
 BUDGETS = st.integers(1, 5_000)
-PADDINGS = st.integers(0, 500)
 
 
-@given(LENGTHS, SIZES, BUDGETS, PADDINGS)
-def test_every_index_is_in_exactly_one_batch(lengths: list[int], size: int, tokens: int, padding: int) -> None:
-    batches = plan_batches(lengths, batch_size=size, batch_tokens=tokens, padding_tokens=padding)
+@given(LENGTHS, SIZES, BUDGETS)
+def test_every_index_is_in_exactly_one_batch(lengths: list[int], size: int, tokens: int) -> None:
+    batches = plan_batches(lengths, batch_size=size, batch_tokens=tokens)
     assert sorted(itertools.chain(*batches)) == list(range(len(lengths)))
     assert all(batches)
 
 
-@given(LENGTHS, SIZES, BUDGETS, PADDINGS)
-def test_a_batch_keeps_all_three_budgets(lengths: list[int], size: int, tokens: int, padding: int) -> None:
-    for batch in plan_batches(lengths, batch_size=size, batch_tokens=tokens, padding_tokens=padding):
-        real = [lengths[index] for index in batch]
-        padded = len(real) * max(real)
-        assert len(real) <= size
-        assert len(real) == 1 or padded <= tokens, f"{padded} padded tokens"
-        assert padded - sum(real) <= padding, f"{padded - sum(real)} tokens of padding"
+@given(LENGTHS, SIZES, BUDGETS)
+def test_a_batch_keeps_both_budgets(lengths: list[int], size: int, tokens: int) -> None:
+    for batch in plan_batches(lengths, batch_size=size, batch_tokens=tokens):
+        total = sum(lengths[index] for index in batch)
+        assert len(batch) <= size
+        assert len(batch) == 1 or total <= tokens, f"{total} tokens"
 
 
-@given(LENGTHS, SIZES, BUDGETS, PADDINGS)
-def test_the_longest_texts_come_first(lengths: list[int], size: int, tokens: int, padding: int) -> None:
-    batches = plan_batches(lengths, batch_size=size, batch_tokens=tokens, padding_tokens=padding)
+@given(LENGTHS, SIZES, BUDGETS)
+def test_the_longest_texts_come_first(lengths: list[int], size: int, tokens: int) -> None:
+    batches = plan_batches(lengths, batch_size=size, batch_tokens=tokens)
     order = [lengths[index] for batch in batches for index in batch]
     assert order == sorted(lengths, reverse=True)
 
 
 @given(LENGTHS, SIZES, BUDGETS)
 def test_a_batch_ends_only_where_the_next_text_does_not_fit(lengths: list[int], size: int, tokens: int) -> None:
-    batches = plan_batches(lengths, batch_size=size, batch_tokens=tokens, padding_tokens=50)
+    batches = plan_batches(lengths, batch_size=size, batch_tokens=tokens)
     for batch, following in itertools.pairwise(batches):
-        longest, count = lengths[batch[0]], len(batch) + 1
-        padding = count * longest - sum(lengths[index] for index in [*batch, following[0]])
-        assert count > size or count * longest > tokens or padding > 50
+        total = sum(lengths[index] for index in [*batch, following[0]])
+        assert len(batch) == size or total > tokens
 
 
 def test_equal_lengths_fill_a_batch_in_the_order_of_the_call() -> None:
-    assert plan_batches([7] * 5, batch_size=2, batch_tokens=100, padding_tokens=9) == [[0, 1], [2, 3], [4]]
+    assert plan_batches([7] * 5, batch_size=2, batch_tokens=100) == [[0, 1], [2, 3], [4]]
 
 
 def test_a_text_beyond_the_budget_is_a_batch_of_its_own() -> None:
-    assert plan_batches([5, 900, 5], batch_size=8, batch_tokens=100, padding_tokens=9) == [[1], [0, 2]]
+    assert plan_batches([5, 900, 5], batch_size=8, batch_tokens=100) == [[1], [0, 2]]
 
 
 def test_no_text_is_no_batch() -> None:
-    assert plan_batches([], batch_size=8, batch_tokens=100, padding_tokens=9) == []
+    assert plan_batches([], batch_size=8, batch_tokens=100) == []

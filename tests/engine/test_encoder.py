@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from small import CHECKPOINTS, CONFIG, make_tensors, read_texts, write_checkpoin
 from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.engine import encoder as encoder_module
 from chroma_mlx.engine.encoder import Encoder
-from chroma_mlx.engine.mlx_thread import mlx_thread
+from chroma_mlx.engine.mlx_thread import MLXThread, mlx_thread
 from chroma_mlx.engine.model import get_model, unload_models
 from chroma_mlx.errors import ConfigError, EngineError, InputError, TextTooLong
 from chroma_mlx.settings import MachineSettings, VectorSettings
@@ -260,3 +261,11 @@ def test_an_array_of_texts_is_taken_and_one_without_a_length_refused() -> None:
     assert function.encode(np.array(["a", "b"])).shape == (2, 256)  # type: ignore[arg-type]  # works all the same
     with pytest.raises(InputError, match="not a list of str"):
         function.encode(np.array("a"))  # type: ignore[arg-type]  # what is refused
+
+
+def test_memory_is_released_after_idle_and_the_thread_goes_on() -> None:
+    released = threading.Event()
+    thread = MLXThread(idle_s=0.0, on_idle=released.set)
+    assert thread.run(lambda: 1) == 1
+    assert released.wait(60)
+    assert thread.run(lambda: 2) == 2

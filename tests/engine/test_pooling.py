@@ -11,60 +11,67 @@ from chroma_mlx.engine.mlx_thread import mlx_thread
 Floats = npt.NDArray[np.float32]
 
 LENGTHS = [1, 7, 3, 9]
+TOKENS = sum(LENGTHS)
 
 
-def pool(hidden: Floats, mode: str, skip: int, dtype: str = "float32") -> Floats:
-    """On the MLX thread."""
+def pool(hidden: Floats, mode: str, skip: int, dtype: str = "float32", padding: int = 100) -> Floats:
+    """On the MLX thread. hidden: (T, H), text after text."""
     import mlx.core as mx
 
-    from chroma_mlx.engine.pooling import pool as pool_arrays
+    from chroma_mlx.engine.pooling import chosen_places, mean
+    from chroma_mlx.models.batch import make_batch
 
-    lengths = mx.array(np.array(LENGTHS, dtype=np.int32))
-    return np.array(pool_arrays(mx.array(hidden).astype(getattr(mx, dtype)), lengths, mode, skip))
-
-
-def expected(hidden: Floats, mode: str) -> Floats:
-    rows = []
-    for row, length in zip(hidden, LENGTHS, strict=True):
-        rows.append({"last": row[length - 1], "cls": row[0], "mean": row[:length].mean(axis=0)}[mode])
-    return np.stack(rows)
+    places = chosen_places(np.array(LENGTHS, dtype=np.int32), mode, skip)
+    batch = make_batch([np.zeros(length, dtype=np.int32) for length in LENGTHS], padding=padding, places=places)
+    array = mx.array(hidden).astype(getattr(mx, dtype))
+    if places is not None:
+        return np.array(batch.take(array, last=True).astype(mx.float32))
+    return np.concatenate([np.array(mean(group.every, array, skip)) for group in batch.groups])
 
 
+def texts_of(hidden: Floats) -> list[Floats]:
+    return np.split(hidden, np.cumsum(LENGTHS)[:-1])
+
+
+def random_hidden(seed: int) -> Floats:
+    return np.random.default_rng(seed).standard_normal((TOKENS, 5)).astype(np.float32)
+
+
+@pytest.mark.parametrize("padding", [0, 4, 100])
 @pytest.mark.parametrize("mode", ["last", "mean", "cls"])
-def test_pooling_takes_the_real_tokens_alone(mode: str) -> None:
-    hidden = np.random.default_rng(1).standard_normal((4, 9, 5)).astype(np.float32)
-    worst = float(np.abs(mlx_thread.run(pool, hidden, mode, 0) - expected(hidden, mode)).max())
+def test_pooling_takes_each_texts_own_tokens(mode: str, padding: int) -> None:
+    hidden = random_hidden(1)
+    expected = [{"last": text[-1], "cls": text[0], "mean": text.mean(axis=0)}[mode] for text in texts_of(hidden)]
+    worst = float(np.abs(mlx_thread.run(pool, hidden, mode, 0, padding=padding) - np.stack(expected)).max())
     assert worst < 1e-6, f"{mode}: differs by {worst:.1e}"
 
 
-@pytest.mark.parametrize("mode", ["last", "mean", "cls"])
-def test_what_stands_at_the_padding_changes_nothing(mode: str) -> None:
-    hidden = np.random.default_rng(2).standard_normal((4, 9, 5)).astype(np.float32)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e38])
+def test_what_is_no_number_in_one_text_stays_there(bad: float) -> None:
+    hidden = random_hidden(2)
     loud = hidden.copy()
-    for row, length in enumerate(LENGTHS):
-        loud[row, length:] = 1e30
-    np.testing.assert_array_equal(mlx_thread.run(pool, loud, mode, 0), mlx_thread.run(pool, hidden, mode, 0))
+    loud[1:8] = bad  # the second text
+    others = [0, 2, 3]
+    got, want = mlx_thread.run(pool, loud, "mean", 0), mlx_thread.run(pool, hidden, "mean", 0)
+    np.testing.assert_array_equal(got[others], want[others])
 
 
 @pytest.mark.parametrize("mode", ["mean", "cls"])
 def test_skipped_tokens_are_left_out(mode: str) -> None:
-    hidden = np.random.default_rng(3).standard_normal((4, 9, 5)).astype(np.float32)
+    hidden = random_hidden(3)
     got = mlx_thread.run(pool, hidden, mode, 2)[1:]  # the first text is shorter than what is skipped
-    want = [
-        row[2] if mode == "cls" else row[2:length].mean(axis=0)
-        for row, length in zip(hidden[1:], LENGTHS[1:], strict=True)
-    ]
+    want = [text[2] if mode == "cls" else text[2:].mean(axis=0) for text in texts_of(hidden)[1:]]
     worst = float(np.abs(got - np.stack(want)).max())
     assert worst < 1e-6, f"{mode}: differs by {worst:.1e}"
 
 
 def test_the_last_token_is_taken_whatever_is_skipped() -> None:
-    hidden = np.random.default_rng(4).standard_normal((4, 9, 5)).astype(np.float32)
+    hidden = random_hidden(4)
     np.testing.assert_array_equal(mlx_thread.run(pool, hidden, "last", 5), mlx_thread.run(pool, hidden, "last", 0))
 
 
 def test_a_mean_of_half_precision_is_summed_in_float32() -> None:
-    hidden = np.full((4, 9, 2), 60_000, dtype=np.float32)  # twice that is no float16
+    hidden = np.full((TOKENS, 2), 60_000, dtype=np.float32)  # twice that is no float16
     got = mlx_thread.run(pool, hidden, "mean", 0, "float16")
     assert got.dtype == np.float32
     worst = float(np.abs(got - np.float32(np.float16(60_000))).max())

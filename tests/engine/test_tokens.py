@@ -73,9 +73,11 @@ def test_the_prefix_stands_before_every_text_and_counts_for_the_limit(tmp_path: 
     assert encode(tokenizer, "bcd", prefix="a:", max_tokens=4) == [[*ids_of("a:b"), END_ID]]
 
 
-def test_a_prompt_is_counted_with_what_precedes_it_and_without_what_follows(tmp_path: Path) -> None:
-    assert build(tmp_path / "one").count("abc") == 3
-    assert build(tmp_path / "two", tokenizer=make_tokenizer(start="<|start|>")).count("abc") == 4
+def test_a_prompts_tokens_are_those_with_what_precedes_it_and_without_what_follows(tmp_path: Path) -> None:
+    assert build(tmp_path / "one").prompt_tokens("abc").tolist() == ids_of("abc")
+    started = build(tmp_path / "two", tokenizer=make_tokenizer(start="<|start|>"))
+    assert started.prompt_tokens("abc").tolist() == [START_ID, *ids_of("abc")]
+    assert started.prompt_tokens("").tolist() == []
 
 
 def test_the_left_side_is_cut_where_the_checkpoint_says_so(tmp_path: Path) -> None:

@@ -1,0 +1,126 @@
+"""A prompt's keys and values are computed once, and no vector changes for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from small import CHECKPOINTS, CONFIG, read_texts, write_checkpoint
+
+from chroma_mlx.engine.encoder import Encoder
+from chroma_mlx.engine.prompts import KEPT_PROMPTS, LONGEST_PROMPT, Prompts, shared_tokens
+from chroma_mlx.engine.tokens import TokenIds
+from chroma_mlx.settings import MachineSettings, VectorSettings
+
+Vectors = npt.NDArray[np.float32]
+
+PROMPT = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+SAME = 1e-5
+
+
+def ids(*tokens: int) -> TokenIds:
+    return np.array(tokens, dtype=np.int32)
+
+
+def encoder(model: str | Path, **vectors: Any) -> Encoder:
+    return Encoder(VectorSettings(model_name=str(model), **vectors), MachineSettings(device="cpu"))
+
+
+def without_reuse(monkeypatch: pytest.MonkeyPatch, one: Encoder, texts: list[str]) -> Vectors:
+    with monkeypatch.context() as patch:
+        patch.setattr(Prompts, "prefix", lambda *_: None)
+        return one.encode(texts, "query")
+
+
+@pytest.mark.parametrize("name", ["official-float32", "mlx-4bit", "linear-rope", "sliding-window", "attention-bias"])
+@pytest.mark.parametrize("instruction", [PROMPT, "a: ", "Find what refutes the claim"])
+def test_a_reused_prompt_changes_no_vector(name: str, instruction: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = encoder(CHECKPOINTS / name, query_instruction=instruction)
+    texts = [*read_texts(), "", " ", ":", "\n"]
+    worst = float(np.abs(one.encode(texts, "query") - without_reuse(monkeypatch, one, texts)).max())
+    assert worst < SAME, f"{name}, {instruction!r}: differs by {worst:.1e}"
+
+
+def test_a_prompt_is_computed_once(tmp_path: Path) -> None:
+    one = encoder(write_checkpoint(tmp_path / "model"), query_instruction=PROMPT)
+    tokens = [one.embed([text], "query").tokens for text in ("one", "two", "six")]
+    assert len(set(tokens)) == 1, "the count says what the texts have, whatever is computed"
+    model = one.load()
+    batches: list[int] = []
+    inner = model.encoder
+
+    class Counting:
+        causal = True
+
+        def __call__(self, batch: Any) -> Any:
+            batches.append(batch.ids.size)
+            return inner(batch)
+
+    object.__setattr__(model, "encoder", Counting())
+    object.__setattr__(model, "prompts", Prompts())
+    for text in ("one", "two", "three"):
+        one.encode([text], "query")
+    length = len(model.tokenizer.prompt_tokens(PROMPT))
+    assert batches == [length, 4, 4, 6]  # a token a byte, and the end token
+    one.encode(["one"], "document")
+    assert batches[-1] == 4
+
+
+def test_the_first_query_gets_the_vector_of_every_later_one(tmp_path: Path) -> None:
+    one = encoder(write_checkpoint(tmp_path / "model"), query_instruction=PROMPT)
+    first = one.encode(["why is the sky blue"], "query")
+    for _ in range(3):
+        np.testing.assert_array_equal(one.encode(["why is the sky blue"], "query"), first)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 10, 94, 95, 96, 110])
+def test_a_prompt_that_a_limit_cuts_changes_no_vector(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = encoder(CHECKPOINTS / "official-float32", query_instruction=PROMPT, max_tokens=limit + 1)
+    texts = ["short", "a text that is longer than what the limit leaves of it", ""]
+    worst = float(np.abs(one.encode(texts, "query") - without_reuse(monkeypatch, one, texts)).max())
+    assert worst < SAME, f"limit {limit}: differs by {worst:.1e}"
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_a_pooling_that_takes_the_prompt_in_changes_nothing(pooling: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = encoder(CHECKPOINTS / "official-float32", query_instruction=PROMPT, pooling=pooling)
+    texts = read_texts()[:8]
+    np.testing.assert_array_equal(one.encode(texts, "query"), without_reuse(monkeypatch, one, texts))
+
+
+def test_a_model_that_sees_behind_a_token_reuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = encoder(CHECKPOINTS / "gemma-official", pooling="last")
+    texts = read_texts()[:8]
+    np.testing.assert_array_equal(one.encode(texts, "query"), without_reuse(monkeypatch, one, texts))
+
+
+@pytest.mark.parametrize(
+    ("rows", "shared"),
+    [
+        ([ids(1, 2, 3, 9), ids(1, 2, 3, 8)], 3),
+        ([ids(1, 2, 3, 9), ids(1, 2, 7, 8)], 2),  # the seam was joined with the text
+        ([ids(1, 2, 3)], 2),  # a token is left to compute
+        ([ids(1)], 0),
+        ([ids(5, 2, 3, 9)], 0),
+        ([ids(1, 2, 3, 4, 5), ids(1, 2)], 1),
+    ],
+)
+def test_what_is_shared_is_what_every_text_begins_with(rows: list[TokenIds], shared: int) -> None:
+    assert shared_tokens(rows, ids(1, 2, 3)) == shared
+
+
+def test_only_the_last_used_prompts_are_kept_and_none_that_is_too_long(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model", config=CONFIG | {"max_position_embeddings": 4 * LONGEST_PROMPT})
+    for number in range(KEPT_PROMPTS + 3):
+        one = encoder(folder, query_instruction=f"task {number}: ")
+        one.encode(["text"], "query")
+    kept = one.load().prompts._kept
+    assert len(kept) == KEPT_PROMPTS
+    last = one.load().tokenizer.prompt_tokens(f"task {KEPT_PROMPTS + 2}: ")
+    assert last.tobytes() in kept
+    encoder(folder, query_instruction="x" * LONGEST_PROMPT + ": ").encode(["text"], "query")
+    assert len(kept) == KEPT_PROMPTS
+    assert max(prefix.tokens for prefix in kept.values()) <= LONGEST_PROMPT
