@@ -77,7 +77,9 @@ class EmbeddingConfig(VectorSettings, MachineSettings):
         """`{"embedding": {…}}` with every key: plain values, which `from_dict` takes."""
         values = {key: getattr(self, key) for key in RULES}
         return {
-            SECTION: {key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in values.items()}
+            SECTION: {
+                key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in values.items()
+            }
         }
 
     def to_yaml(self) -> str:

@@ -170,7 +170,7 @@ def _model(config: EmbeddingConfig) -> Check:
 
     if config.mode != "mlx":
         return Check("model", True, f"mode {config.mode} uses none")
-    router = EmbeddingRouter(config)
+    router = EmbeddingRouter(config, embedding_cache=None)  # the timed text is computed
     health = router.health_check()
     if not health:
         return Check(

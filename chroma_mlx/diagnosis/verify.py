@@ -82,6 +82,7 @@ def verify_model(config: EmbeddingConfig) -> Verification:
         query_instruction=None,
         document_instruction=None,
         on_long_text="truncate",
+        embedding_cache=None,  # what the model computes now is to be seen
         config=config,
     )
     queries, documents = function.encode(QUERIES, "query"), function.encode(DOCUMENTS, "document")

@@ -180,7 +180,9 @@ class MLXEmbedder:
                 f"The model {self.config.model_name!r} is not in the cache, and a health check fetches nothing. Fetch "
                 "it with `router.load()`."
             )
-        self.embed([PROBE], "query")
+        # Computed, whatever the vector cache has.
+        plain = MLXEmbeddingFunction(config=dataclasses.replace(self.config, embedding_cache=None))
+        plain.encode([PROBE], "query")
         return f"{self.config.model_name} embedded a text"
 
 
