@@ -637,7 +637,8 @@ def test_functions_of_one_file_share_one_opening(file: Path, tmp_path: Path) -> 
 
 
 FORK: Final = f"""
-import os
+import os, warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # NumPy's BLAS has threads, which Python 3.12 warns of
 sys.path.insert(0, {str(Path(__file__).parent)!r}); sys.path.insert(0, {str(ROOT / "tests")!r})
 from pathlib import Path
 from test_vector_cache import ROOMY, WIDTH, VectorCache, keys_of, random_vectors
