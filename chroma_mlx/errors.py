@@ -190,3 +190,7 @@ class UncheckedSpace(UserWarning):
 
 class CheckpointDiffers(UserWarning):
     """A checkpoint is not what the table of models says of it; what the checkpoint says holds."""
+
+
+class CacheSetAside(UserWarning):
+    """The vector cache cannot be used any more in this process; every text is computed."""

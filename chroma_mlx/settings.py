@@ -60,7 +60,7 @@ def shown(value: object) -> str:
         return f"a {type(value).__name__} too large to show"
 
 
-def _is_folder(value: Any) -> bool:
+def _is_path(value: Any) -> bool:
     path = os.fspath(value) if isinstance(value, os.PathLike) else value
     return _is_text(path) and path != "" and "\0" not in path
 
@@ -92,7 +92,8 @@ MILLISECONDS: Final = Rule(accepts=_is_number, allowed="a number of milliseconds
 GIGABYTES: Final = Rule(
     accepts=lambda value: _is_number(value) and value > 0, allowed="a number of gigabytes greater than 0"
 )
-FOLDER: Final = Rule(accepts=_is_folder, allowed="a folder")
+FOLDER: Final = Rule(accepts=_is_path, allowed="a folder")
+FILE: Final = Rule(accepts=_is_path, allowed="a file")
 
 
 class _Checked:
@@ -143,6 +144,7 @@ class MachineSettings(_Checked):
 
     `batch_size` is texts a forward pass, `batch_tokens` tokens. `cache_dir` None is
     the Hugging Face cache. `show_progress` None shows a bar on a terminal when work takes long.
+    `embedding_cache` is a file, None for no vector cache, and `embedding_cache_gb` its bound in 10**9 bytes.
     Raises ConfigError, naming every value that is not allowed.
     """
 
@@ -156,12 +158,23 @@ class MachineSettings(_Checked):
     )
     max_cache_gb: float | None = setting(None, optional(GIGABYTES), "most that downloaded models may take; null: any")
     show_progress: bool | None = setting(None, optional(FLAG), "a bar for long work; null: on a terminal")
+    embedding_cache: str | os.PathLike[str] | None = setting(
+        None, optional(FILE), "a file that keeps vectors for when their text comes again; null: none"
+    )
+    embedding_cache_gb: float = setting(
+        1.0, GIGABYTES, "most that the file may take; the vectors used least recently leave"
+    )
 
     @property
     def cache_path(self) -> Path | None:
         """`cache_dir` as a path, `~` expanded."""
         # pathlib's own expanduser() raises for a user that does not exist.
         return None if self.cache_dir is None else Path(os.path.expanduser(self.cache_dir))
+
+    @property
+    def embedding_cache_path(self) -> Path | None:
+        """`embedding_cache` as a path, `~` expanded."""
+        return None if self.embedding_cache is None else Path(os.path.expanduser(self.embedding_cache))
 
 
 def explain_problems(settings: type, values: Mapping[str, Any]) -> list[tuple[str, str]]:

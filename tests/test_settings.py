@@ -53,6 +53,8 @@ def test_a_setting_of_the_vectors_that_is_not_allowed_is_named(name: str, value:
         ("cache_dir", 3, "a folder, or None"),
         ("auto_download", "yes", "True or False"),
         ("show_progress", 0, "True or False"),
+        ("embedding_cache", b"x", "a file, or None"),
+        ("embedding_cache_gb", float("inf"), "a number of gigabytes greater than 0"),
     ],
 )
 def test_a_setting_of_the_machine_that_is_not_allowed_is_named(name: str, value: Any, allowed: str) -> None:
@@ -95,10 +97,11 @@ def test_the_settings_that_are_saved_are_plain_json() -> None:
     assert VectorSettings(**json.loads(json.dumps(settings.to_dict(), allow_nan=False))) == settings
 
 
-def test_a_cache_folder_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_paths_of_caches_are_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     assert MachineSettings(cache_dir="~/models").cache_path == Path("/home/someone/models")
-    assert MachineSettings().cache_path is None
+    assert MachineSettings(embedding_cache="~/vectors").embedding_cache_path == Path("/home/someone/vectors")
+    assert MachineSettings().cache_path is MachineSettings().embedding_cache_path is None
 
 
 def test_every_row_of_the_table_is_whole() -> None:

@@ -76,9 +76,11 @@ class EmbeddingConfig(VectorSettings, MachineSettings):
     def to_dict(self) -> dict[str, Any]:
         """`{"embedding": {…}}` with every key: plain values, which `from_dict` takes."""
         values = {key: getattr(self, key) for key in RULES}
-        if isinstance(self.cache_dir, os.PathLike):
-            values["cache_dir"] = os.fspath(self.cache_dir)
-        return {SECTION: values}
+        return {
+            SECTION: {
+                key: os.fspath(value) if isinstance(value, os.PathLike) else value for key, value in values.items()
+            }
+        }
 
     def to_yaml(self) -> str:
         """The text of a configuration file with every key, which `from_yaml` reads."""

@@ -8,7 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -179,7 +179,7 @@ def _model(config: EmbeddingConfig, machine: Machine) -> Check:
 
     if config.mode != "mlx":
         return Check("model", True, f"mode {config.mode} uses none")
-    embedder = MLXEmbedder(config)
+    embedder = MLXEmbedder(replace(config, embedding_cache=None))  # the timed text is computed
     started = time.perf_counter()
     try:
         embedder.probe()

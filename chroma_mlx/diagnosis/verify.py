@@ -86,6 +86,7 @@ def verify_model(config: EmbeddingConfig, as_name: str | None = None) -> Verific
         query_instruction=None,
         document_instruction=None,
         on_long_text="truncate",
+        embedding_cache=None,  # what the model computes now is to be seen
         config=config,
     )
     checkpoint = function.encoder().load().checkpoint

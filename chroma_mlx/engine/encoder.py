@@ -17,10 +17,12 @@ from ..progress import progress_bar
 from ..settings import MachineSettings, VectorSettings
 from ..texts import check_texts
 from .batching import ENOUGH_TOKENS, plan_batches
+from .cached_texts import recall
 from .mlx_thread import mlx_thread
 from .model import Model, ModelSpec, find_loaded, get_model
 from .plan import Kind, Plan, make_plan
 from .tokens import TokenIds
+from .vector_cache import shared_cache
 
 Vectors = npt.NDArray[np.float32]
 
@@ -33,10 +35,14 @@ BATCHES_AHEAD: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Vectors, (n, dimension) float32, and the tokens that were computed for them, special ones included."""
+    """Vectors, (n, dimension) float32, and the tokens that were computed for them, special ones included.
+
+    `cached` of the texts, equal ones counted once, were not computed: the vector cache had their vectors.
+    """
 
     vectors: Vectors
     tokens: int
+    cached: int = 0
 
 
 class Encoder:
@@ -73,11 +79,13 @@ class Encoder:
     def embed(self, texts: Sequence[str], kind: Kind) -> Embedded:
         """Embeds `texts`: vectors in their order, (len(texts), dimension) float32, every value finite.
 
-        With `normalize` every vector has unit length. Equal texts are computed once. Safe from any thread.
-        Raises InputError naming the text, ConfigError when a setting does not fit the model, EngineError when
-        the forward pass gives no usable vector, and what loading raises.
+        With `normalize` every vector has unit length. Equal texts are computed once, and those that the vector
+        cache has, where one is set, not at all. Safe from any thread. Raises InputError naming the text,
+        ConfigError when a setting does not fit the model or the cache's file is none, EngineError when the
+        forward pass gives no usable vector, and what loading raises.
         """
         texts = check_texts(texts)
+        cache = shared_cache(self.machine.embedding_cache_path, self.machine.embedding_cache_gb)
         model = self.load()
         plan = make_plan(self.vectors, model, kind)
         # Each distinct text with its first place in the call.
@@ -87,15 +95,19 @@ class Encoder:
         distinct, places = list(first), list(first.values())
         vectors = np.empty((len(distinct), plan.dimension), dtype=np.float32)
         tokens = 0
-        with progress_bar(len(distinct), self.machine.show_progress) as bar:
-            for indices, raw, batch_tokens in self._run(model, plan, distinct, places):
-                vectors[indices] = finish(raw, plan.dimension, self.vectors.normalize, [places[i] for i in indices])
-                tokens += batch_tokens
-                bar.update(len(indices))
+        with recall(cache, self.vectors, model, plan, distinct, vectors) as known:
+            new, new_places = [distinct[row] for row in known.missing], [places[row] for row in known.missing]
+            with progress_bar(len(new), self.machine.show_progress) as bar:
+                for indices, raw, batch_tokens in self._run(model, plan, new, new_places):
+                    rows = [known.missing[i] for i in indices]
+                    vectors[rows] = finish(raw, plan.dimension, self.vectors.normalize, [places[row] for row in rows])
+                    known.keep(rows)
+                    tokens += batch_tokens
+                    bar.update(len(indices))
         if len(distinct) < len(texts):
             row_of = {text: row for row, text in enumerate(distinct)}
             vectors = vectors[[row_of[text] for text in texts]]
-        return Embedded(vectors, tokens)
+        return Embedded(vectors, tokens, known.found)
 
     def _run(
         self, model: Model, plan: Plan, texts: list[str], places: list[int]

@@ -64,6 +64,8 @@ class MLXEmbeddingFunction(SavedFunction):
         auto_download: bool = AS_CONFIGURED,
         max_cache_gb: float | None = AS_CONFIGURED,
         show_progress: bool | None = AS_CONFIGURED,
+        embedding_cache: str | os.PathLike[str] | None = AS_CONFIGURED,
+        embedding_cache_gb: float = AS_CONFIGURED,
         config: EmbeddingConfig | str | os.PathLike[str] | None = None,
     ) -> None:
         """Checks the arguments; loads nothing and asks no network.
@@ -90,6 +92,10 @@ class MLXEmbeddingFunction(SavedFunction):
             max_cache_gb: the most that downloaded models may take, in 10**9 bytes; those used least recently
                 leave when one is loaded. None is no limit.
             show_progress: None shows a bar on a terminal when work takes long.
+            embedding_cache: a file that keeps vectors, so that a text that comes again under the same settings
+                is not computed again; made when it is not there. None is no such file.
+            embedding_cache_gb: the most that the file may take, in 10**9 bytes (1.0); the vectors used least
+                recently leave.
             config: an EmbeddingConfig, or the path of a file; None looks for one. Its `mode` is the
                 router's affair: this function always computes.
 

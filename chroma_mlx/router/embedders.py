@@ -89,7 +89,9 @@ class MLXEmbedder:
 
     def embed_again(self, texts: Sequence[str]) -> Vectors:
         """See Embedder. Raises what the function raises."""
-        cutting = MLXEmbeddingFunction(config=dataclasses.replace(self.config, on_long_text="truncate"))
+        cutting = MLXEmbeddingFunction(
+            config=dataclasses.replace(self.config, on_long_text="truncate", embedding_cache=None)
+        )
         return cutting.encode(texts)
 
     def width(self) -> int | None:
@@ -188,7 +190,9 @@ class MLXEmbedder:
                 f"The model {self.config.model_name!r} is not in the cache, and a health check fetches nothing. Fetch "
                 "it with `router.load()`."
             )
-        self.embed([PROBE], "query")
+        # Computed, whatever the vector cache has.
+        plain = MLXEmbeddingFunction(config=dataclasses.replace(self.config, embedding_cache=None))
+        plain.encode([PROBE], "query")
         return f"{self.config.model_name} embedded a text"
 
 

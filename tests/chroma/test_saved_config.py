@@ -18,7 +18,17 @@ from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.errors import ConfigError
 from chroma_mlx.functions.saved import validator
 
-MACHINE = {"batch_size", "batch_tokens", "device", "cache_dir", "auto_download", "max_cache_gb", "show_progress"}
+MACHINE = {
+    "batch_size",
+    "batch_tokens",
+    "device",
+    "cache_dir",
+    "auto_download",
+    "max_cache_gb",
+    "show_progress",
+    "embedding_cache",
+    "embedding_cache_gb",
+}
 VECTORS = {
     "model_name",
     "dimension",

@@ -35,6 +35,8 @@ DEFAULTS = {
     "cache_dir": None,
     "max_cache_gb": None,
     "show_progress": None,
+    "embedding_cache": None,
+    "embedding_cache_gb": 1.0,
     "fallback": "none",
 }
 
@@ -61,6 +63,8 @@ CONFIGS = st.fixed_dictionaries(
         "cache_dir": st.none() | NAMES.filter(lambda name: "\0" not in name),
         "max_cache_gb": st.none() | st.floats(0, 1e300, exclude_min=True),
         "show_progress": st.none() | st.booleans(),
+        "embedding_cache": st.none() | NAMES.filter(lambda name: "\0" not in name),
+        "embedding_cache_gb": st.floats(0, 1e300, exclude_min=True),
         "fallback": st.sampled_from(["none", "mock"]),
     },
 ).map(lambda values: EmbeddingConfig(**values))
@@ -96,6 +100,10 @@ REFUSED = [
     ("max_cache_gb", 0, "a number of gigabytes greater than 0, or null"),
     ("max_cache_gb", True, "a number of gigabytes greater than 0, or null"),
     ("show_progress", 0, "true or false, or null"),
+    ("embedding_cache", "", "a file, or null"),
+    ("embedding_cache", 5, "a file, or null"),
+    ("embedding_cache_gb", 0, "a number of gigabytes greater than 0"),
+    ("embedding_cache_gb", None, "a number of gigabytes greater than 0"),
     ("fallback", None, "none or mock"),
 ]
 
@@ -156,12 +164,14 @@ def test_the_parts_of_the_defaults_are_the_settings_defaults() -> None:
     assert EmbeddingConfig().machine == MachineSettings()
 
 
-def test_a_cache_folder_given_as_a_path_is_written_as_text(tmp_path: Path) -> None:
-    config = EmbeddingConfig(cache_dir=tmp_path / "models")
+def test_caches_given_as_paths_are_written_as_text(tmp_path: Path) -> None:
+    config = EmbeddingConfig(cache_dir=tmp_path / "models", embedding_cache=tmp_path / "vectors")
     assert config.to_dict()["embedding"]["cache_dir"] == str(tmp_path / "models")
+    assert config.to_dict()["embedding"]["embedding_cache"] == str(tmp_path / "vectors")
     (tmp_path / "c.yaml").write_text(config.to_yaml(), encoding="utf-8")
     for again in (EmbeddingConfig.from_dict(config.to_dict()), EmbeddingConfig.from_yaml(tmp_path / "c.yaml")):
         assert again.cache_path == tmp_path / "models"
+        assert again.embedding_cache_path == tmp_path / "vectors"
         assert again.to_dict() == config.to_dict()
 
 
@@ -216,7 +226,7 @@ def test_every_problem_of_the_arguments_is_said_at_once() -> None:
         ("mlx", 'it holds "mlx", not a table'),
         ({"embedding": ["a"]}, r'embedding: it is \["a"\], not a table of keys'),
         ({"batch_size": 3}, "batch_size: unknown key. It belongs under `embedding:`"),
-        ({"embedding": {"embedding": {}}}, r"embedding\.embedding: unknown key\. Known are mode, .*, fallback\."),
+        ({"embedding": {"who": {}}}, r"embedding\.who: unknown key\. Known are mode, .*, fallback\."),
         ({"embedding": {1: 2}}, r"embedding\.1: unknown key"),
         ({"embedding": {"Mode": "mlx"}}, r"embedding\.Mode: unknown key\. Did you mean mode\?"),
     ],
@@ -238,7 +248,7 @@ def test_a_value_that_json_cannot_show_is_refused_as_any_other(value: Any) -> No
         EmbeddingConfig.from_dict({"embedding": {"model_name": value}})
 
 
-@pytest.mark.parametrize("key", ["batch_timeout_ms", "max_cache_gb"])
+@pytest.mark.parametrize("key", ["batch_timeout_ms", "max_cache_gb", "embedding_cache_gb"])
 def test_a_whole_number_beyond_every_float_is_refused(key: str) -> None:
     with pytest.raises(ConfigError, match=f"^{key} is .*, which is not allowed. Set it to a number of"):
         EmbeddingConfig(**{key: 10**400})

@@ -1,0 +1,371 @@
+"""The vector cache: vectors by key in a file of SQLite, bounded in size, shared by threads and processes.
+
+A vector that comes out is the one that went in under that key, or none comes out. What else may happen to
+the file (damage, a full disk, another's lock) makes texts be computed again, and never makes a call fail.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import os
+import sqlite3
+import threading
+import time
+import warnings
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from ..errors import CacheSetAside, ConfigError
+
+Vectors = npt.NDArray[np.float32]
+
+APPLICATION_ID: Final = 0x434D4C58  # "CMLX", in the header of every cache
+SCHEMA_VERSION: Final = 1
+SCHEMA: Final = (
+    # The vectors lie in the order they came in, so that storing appends; the keys' own index is small.
+    "CREATE TABLE vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, used INTEGER NOT NULL, "
+    "checksum BLOB NOT NULL, vector BLOB NOT NULL)",
+    "CREATE INDEX vectors_by_use ON vectors (used)",
+)
+FIND: Final = "SELECT id, used, checksum, vector FROM vectors WHERE key = ?"
+STORE: Final = (
+    "INSERT INTO vectors (key, used, checksum, vector) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE "
+    "SET used = excluded.used, checksum = excluded.checksum, vector = excluded.vector"
+)
+EVICT: Final = "DELETE FROM vectors WHERE id IN (SELECT id FROM vectors ORDER BY used, id LIMIT ?)"
+
+CHECKSUM_BYTES: Final = 16
+PAGE_BYTES: Final = 4_096
+# Rows of a transaction: enough to share its cost, few enough that another process waits milliseconds.
+ROWS_AT_ONCE: Final = 256
+# More rows leave than come, so that a file over a bound that was lowered shrinks, a little at a time.
+EVICTED_AT_ONCE: Final = 4 * ROWS_AT_ONCE
+# The last use is written anew only when it is this far off: a hit then is a read, and no write.
+USE_PRECISION_S: Final = 600
+BUSY_TIMEOUT_S: Final = 5.0
+# What may happen to a file in use. ConfigError: another program's file has taken its place.
+FAILURES: Final = (sqlite3.Error, OSError, ConfigError)
+
+
+class VectorCache:
+    """Vectors by key, in one file of at most `max_bytes`; safe from any thread, and across processes and forks.
+
+    The bound is the file's. SQLite's log beside it (`-wal`) takes some 4 MB more while a process has the file
+    open, and an empty cache is 20 KiB however small the bound. Those used least recently leave, to within ten
+    minutes. Whatever fails once the cache is open sets it aside for this process, with one warning of the
+    class CacheSetAside: nothing is found then, and nothing stored.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        max_bytes: int,
+        *,
+        busy_timeout_s: float = BUSY_TIMEOUT_S,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Opens the file, and makes it and its folders where they are not there.
+
+        `busy_timeout_s` is how long another's lock is waited for. Raises ConfigError, and changes nothing,
+        when the file is something else than a vector cache of this version.
+        """
+        self.path, self.max_bytes = Path(os.path.realpath(path)), max_bytes
+        self._busy_timeout_s, self._clock = busy_timeout_s, clock
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._identity: tuple[int, int] | None = None
+        self._aside = False
+        _caches.add(self)
+        try:
+            self._connect()
+        except (sqlite3.Error, OSError) as error:
+            self._set_aside(error)
+
+    @property
+    def is_aside(self) -> bool:
+        """Whether the cache was given up in this process."""
+        return self._aside
+
+    def get(self, keys: Sequence[bytes], dimension: int) -> dict[bytes, Vectors]:
+        """The vectors that are there, (dimension,) float32 each, by key.
+
+        One that is damaged, of another width or not finite is not there.
+        """
+        found: dict[bytes, Vectors] = {}
+        for start in range(0, len(keys), ROWS_AT_ONCE):
+            with self._in_use() as connection:
+                if connection is None:
+                    break
+                found |= self._read(connection, keys[start : start + ROWS_AT_ONCE], dimension)
+        return found
+
+    def put(self, keys: Sequence[bytes], vectors: Vectors) -> None:
+        """Stores vectors, (len(keys), dimension) float32, in place of what is there under their keys.
+
+        What does not fit into the bound at all is left out.
+        """
+        stored = np.ascontiguousarray(vectors, dtype="<f4")
+        now = int(self._clock())
+        for start in range(0, len(keys), ROWS_AT_ONCE):
+            rows = []
+            for key, vector in zip(keys[start : start + ROWS_AT_ONCE], stored[start:], strict=False):
+                blob = vector.tobytes()
+                rows.append((key, now, _checksum(key, blob), blob))
+            with self._in_use() as connection:
+                if connection is None:
+                    return
+                with _transaction(connection):
+                    if _make_room(connection, len(rows), stored.shape[1] * 4, self.max_bytes):
+                        connection.executemany(STORE, rows)
+
+    def close(self) -> None:
+        """Closes the file; the next use opens it again."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                with contextlib.suppress(sqlite3.Error):
+                    connection.close()
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[sqlite3.Connection | None]:
+        """The open file for one transaction, None where it was set aside; what fails inside sets it aside."""
+        with self._lock:
+            connection = None
+            try:
+                connection = None if self._aside else self._ready()
+            except FAILURES as error:
+                self._set_aside(error)
+            try:
+                yield connection
+            except FAILURES as error:
+                self._set_aside(error)
+
+    def _ready(self) -> sqlite3.Connection:
+        """The connection, made anew after a fork, and where the file was replaced or deleted under it."""
+        if self._connection is not None and _identity(self.path) != self._identity:
+            self.close()
+        return self._connection or self._connect()
+
+    def _connect(self) -> sqlite3.Connection:
+        """Opens the file, having made sure that it is nobody else's. Raises ConfigError, sqlite3.Error, OSError."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileExistsError):
+            # Vectors tell of their texts: a new file is its owner's alone. SQLite gives the log the same rights.
+            os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        _check_header(self.path)
+        connection = sqlite3.connect(
+            self.path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.text_factory = bytes  # a damaged row may hold text that is no UTF-8
+            _prepare(connection, self.path)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._identity = connection, _identity(self.path)
+        return connection
+
+    def _read(self, connection: sqlite3.Connection, keys: Sequence[bytes], dimension: int) -> dict[bytes, Vectors]:
+        """The sound ones of some rows; the last use of those is written where it is long ago."""
+        width, now = dimension * 4, int(self._clock())
+        found: dict[bytes, bytes] = {}
+        old = []
+        with _transaction(connection, "BEGIN"):
+            for key in keys:
+                row = connection.execute(FIND, (key,)).fetchone()
+                if row is None:
+                    continue
+                place, used, checksum, blob = row
+                if isinstance(blob, bytes) and len(blob) == width and checksum == _checksum(key, blob):
+                    found[key] = blob
+                    if not isinstance(used, int) or abs(now - used) > USE_PRECISION_S:
+                        old.append((now, place))
+        if old:
+            with _transaction(connection):
+                connection.executemany("UPDATE vectors SET used = ? WHERE id = ?", old)
+        if not found:
+            return {}
+        vectors = np.frombuffer(b"".join(found.values()), dtype="<f4").reshape(len(found), dimension)
+        sound = np.isfinite(vectors).all(axis=1)
+        return {key: vectors[row].astype(np.float32) for row, key in enumerate(found) if sound[row]}
+
+    def _set_aside(self, error: Exception) -> None:
+        self.close()
+        if self._aside:
+            return
+        self._aside = True
+        warnings.warn(
+            f"The vector cache {self.path} is left aside until this program ends, since it cannot be used ({error}). "
+            "The vectors are right, but every text is computed. See to the disk and the rights of the file; if it "
+            "is damaged, delete it, and it is made again.",
+            CacheSetAside,
+            stacklevel=2,
+        )
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells the file at a path from another; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _checksum(key: bytes, blob: bytes) -> bytes:
+    return hashlib.blake2b(blob, digest_size=CHECKSUM_BYTES, key=key).digest()
+
+
+@contextlib.contextmanager
+def _transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
+    connection.execute(begin)
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(sqlite3.Error):
+            connection.rollback()
+        raise
+
+
+def _refusal(path: Path, why: str) -> ConfigError:
+    return ConfigError(
+        f"embedding_cache is {str(path)!r}, which is no vector cache: {why}. It was left as it is. Set embedding_cache "
+        "to a file of its own, which is made when it is not there, or to null for no cache."
+    )
+
+
+def _check_header(path: Path) -> None:
+    """Raises ConfigError unless the file is empty or a cache, by its first bytes; OSError when it cannot be read.
+
+    Read without SQLite, which at opening may already write into a database that was left in the middle of
+    something. (Closing a file drops the process's locks on it, but it has none: its connection is not open.)
+    """
+    if not path.is_file():
+        raise _refusal(path, "it is a folder" if path.is_dir() else "it is no regular file")
+    with path.open("rb") as file:
+        header = file.read(100)  # https://www.sqlite.org/fileformat.html, 1.3: the id is at 68
+    if header and not header.startswith(b"SQLite format 3\0"):
+        raise _refusal(path, "it is no database of SQLite")
+    if header and header[68:72] != APPLICATION_ID.to_bytes(4, "big"):
+        raise _refusal(path, "it is the database of another program")
+
+
+def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+    """Makes the tables in an empty file, and raises ConfigError where others are in it."""
+    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that a file can give pages back; of an empty file only
+    connection.execute("PRAGMA synchronous = NORMAL")  # a power failure may lose the last vectors, no more
+    connection.execute("PRAGMA cell_size_check = ON")
+    if not _tables(connection):
+        # All in one transaction with the header, which thereby is never seen half done.
+        with _transaction(connection, "BEGIN EXCLUSIVE"):
+            if not _tables(connection):  # another process may have been first
+                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                for statement in SCHEMA:
+                    connection.execute(statement)
+    [version] = connection.execute("PRAGMA user_version").fetchone()
+    if version != SCHEMA_VERSION or _tables(connection) != [statement.encode() for statement in SCHEMA]:
+        raise _refusal(path, f"its tables are not those of version {SCHEMA_VERSION}, which this program writes")
+    with contextlib.suppress(sqlite3.OperationalError):  # another process is just doing the same
+        connection.execute("PRAGMA journal_mode = WAL").fetchone()
+
+
+def _tables(connection: sqlite3.Connection) -> list[bytes]:
+    """The statements that made what is in the file, in their order; indexes that SQLite itself made have none."""
+    return [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid") if sql is not None]
+
+
+def _make_room(connection: sqlite3.Connection, rows: int, vector_bytes: int, max_bytes: int) -> bool:
+    """Deletes what was used least recently until so many rows fit; whether they do. Inside a transaction.
+
+    The file does not grow beyond the bound then, since SQLite fills the pages that were freed before it adds
+    others. One that is larger already, because the bound was lowered, gives pages back.
+    """
+    # A row's share of a leaf, or a leaf and the pages that its vector runs over to; keys and uses in two indexes.
+    row_pages = 1 + (vector_bytes + 100) // PAGE_BYTES
+    needed = rows * row_pages + rows * 128 // PAGE_BYTES + 8
+    allowed = max_bytes // PAGE_BYTES
+
+    def pages() -> tuple[int, int]:
+        [count] = connection.execute("PRAGMA page_count").fetchone()
+        [free] = connection.execute("PRAGMA freelist_count").fetchone()
+        return count, count - free
+
+    count, used = pages()
+    for _ in range(EVICTED_AT_ONCE // ROWS_AT_ONCE):
+        if used + needed <= allowed or connection.execute(EVICT, (ROWS_AT_ONCE,)).rowcount < 1:
+            break
+        count, used = pages()
+    for _ in range(min(count - allowed, count - used, EVICTED_AT_ONCE)):
+        connection.execute("PRAGMA incremental_vacuum(1)")  # more in one take a step each, which sqlite3 does not do
+    return used + needed <= allowed
+
+
+_caches: weakref.WeakSet[VectorCache] = weakref.WeakSet()
+_shared: dict[str, VectorCache] = {}
+_shared_lock = threading.RLock()
+_held: list[VectorCache] = []  # by the thread that forks
+_of_parent: list[sqlite3.Connection] = []
+
+
+def shared_cache(path: Path | None, max_gb: float) -> VectorCache | None:
+    """The cache of a file, opened at the first call and shared by the process from then on; None for no path.
+
+    Its bound, in 10**9 bytes, is that of the last call. Raises ConfigError as VectorCache does, each time.
+    """
+    if path is None:
+        return None
+    place, max_bytes = os.path.realpath(path), int(min(max_gb * 1e9, 2**63))
+    with _shared_lock:
+        if place not in _shared:
+            _shared[place] = VectorCache(Path(place), max_bytes)
+        cache = _shared[place]
+    cache.max_bytes = max_bytes
+    return cache
+
+
+def close_caches() -> None:
+    """Closes every file, which also takes SQLite's logs away; the next use opens it again."""
+    for cache in list(_caches):
+        cache.close()
+
+
+def _before_fork() -> None:
+    """SQLite's connections must not cross a fork: they are closed, between two transactions, and made anew."""
+    _shared_lock.acquire()
+    for cache in list(_caches):
+        cache._lock.acquire()
+        _held.append(cache)
+        cache.close()
+
+
+def _in_parent() -> None:
+    while _held:
+        _held.pop()._lock.release()
+    _shared_lock.release()
+
+
+def _in_child() -> None:
+    """New locks; and after a fork that did not ask first, connections that are never touched, nor ever freed."""
+    global _shared_lock
+    _held.clear()
+    _shared_lock = threading.RLock()
+    for cache in list(_caches):
+        cache._lock = threading.RLock()
+        if cache._connection is not None:
+            _of_parent.append(cache._connection)
+            cache._connection = None
+
+
+atexit.register(close_caches)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_in_parent, after_in_child=_in_child)
