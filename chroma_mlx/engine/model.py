@@ -219,7 +219,9 @@ def _load_weights(checkpoint: Checkpoint, device: str) -> tuple[Encoder, Head, s
     with mx.stream(_mlx_device(device)):
         try:
             on_cpu = device == "cpu"
-            weights = Weights(checkpoint, dtype=dtype, dense=on_cpu, host=on_cpu and sys.platform != "darwin")
+            weights = Weights(
+                checkpoint, dtype=dtype, dense=on_cpu, host=on_cpu and sys.platform != "darwin", compiles=not on_cpu
+            )
             encoder = architecture.Model(config, weights)
             head = Head(checkpoint, dense, config.hidden_size, weights)
         except (RuntimeError, OSError, ValueError, TypeError) as error:

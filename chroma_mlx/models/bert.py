@@ -17,10 +17,10 @@ from typing import Any, Final
 import mlx.core as mx
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
+from .activations import gelu, host_gelu
 from .architecture import positions_of
 from .attention import Sight, attention
 from .batch import Batch
-from .gelu import gelu, host_gelu
 from .weights import Weights
 
 # What BERT had for its training tasks, and tables of positions that old checkpoints carry.

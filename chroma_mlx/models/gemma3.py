@@ -20,9 +20,9 @@ from typing import Any, Final
 import mlx.core as mx
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
+from .activations import choose_geglu
 from .attention import Sight, attention
 from .batch import Batch, Rows
-from .gelu import gelu, host_geglu
 from .weights import Weights
 
 IGNORABLE: Final = re.compile(r"(.*\.)?lm_head\..*|.*rotary_emb.*\.inv_freq")
@@ -172,7 +172,7 @@ class _Layer:
 
     def __init__(self, config: Config, weights: Weights, index: int) -> None:
         at, eps = f"layers.{index}.", config.rms_norm_eps
-        self.host = weights.host
+        self.geglu = choose_geglu(weights)
         self.attention = _Attention(config, weights, f"{at}self_attn.", config.kinds[index])
         self.before_attention = _Norm(weights, f"{at}input_layernorm", eps)
         self.after_attention = _Norm(weights, f"{at}post_attention_layernorm", eps)
@@ -187,8 +187,7 @@ class _Layer:
         mixed = self.attention(self.before_attention(x), batch, last=last)
         x = batch.take(x, last=last) + self.after_attention(mixed)
         h = self.before_feed_forward(x)
-        gate, up = self.gate(h), self.up(h)  # (n, I)
-        return x + self.after_feed_forward(self.down(host_geglu(gate, up) if self.host else gelu(gate, "tanh") * up))
+        return x + self.after_feed_forward(self.down(self.geglu(self.gate(h), self.up(h))))  # (n, I) between
 
 
 class _Attention:

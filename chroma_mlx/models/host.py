@@ -18,22 +18,6 @@ import numpy.typing as npt
 BLOCK: Final = 128 * 1024
 
 
-def swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    """silu(gate) * up, elementwise, of float32 arrays of one shape. The memory of `gate` is used up."""
-    mx.eval(gate, up)
-    whole, factors = view(gate).reshape(-1), view(up).reshape(-1)
-    for start in range(0, whole.size, BLOCK):
-        x, factor = whole[start : start + BLOCK], factors[start : start + BLOCK]
-        sigmoid = np.negative(x)
-        # exp overflows to inf below -88, where 1 / (1 + inf) is the right 0.
-        with np.errstate(over="ignore"):
-            np.exp(sigmoid, out=sigmoid)
-        sigmoid += 1.0
-        x /= sigmoid
-        x *= factor
-    return gate
-
-
 def softmax(scores: mx.array, mask: npt.NDArray[np.float32] | None) -> mx.array:
     """softmax over the last axis of float32 scores, (G, N, Q, S), written over them.
 

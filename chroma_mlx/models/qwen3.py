@@ -18,9 +18,9 @@ from typing import Any, Final
 import mlx.core as mx
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
+from .activations import choose_swiglu
 from .attention import Sight, attention
 from .batch import Batch, KeysValues, Rows
-from .host import swiglu
 from .weights import Weights
 
 # The logits' matrix, and rotary tables that old checkpoints carry.
@@ -159,7 +159,7 @@ class _Layer:
 
     def __init__(self, config: Config, weights: Weights, index: int) -> None:
         at = f"layers.{index}."
-        self.eps, self.host = config.rms_norm_eps, weights.host
+        self.eps, self.swiglu = config.rms_norm_eps, choose_swiglu(weights)
         self.attention = _Attention(config, weights, f"{at}self_attn.", config.windows[index])
         self.attention_norm = weights.vector(f"{at}input_layernorm.weight")
         self.feed_forward_norm = weights.vector(f"{at}post_attention_layernorm.weight")
@@ -172,8 +172,7 @@ class _Layer:
         h = mx.fast.rms_norm(x, self.attention_norm, self.eps)
         x = batch.take(x, last=last) + self.attention(h, batch, prefix, last=last)
         h = mx.fast.rms_norm(x, self.feed_forward_norm, self.eps)
-        gate, up = self.gate(h), self.up(h)  # (n, I)
-        return x + self.down(swiglu(gate, up) if self.host else gate * mx.sigmoid(gate) * up)
+        return x + self.down(self.swiglu(self.gate(h), self.up(h)))  # (n, I) between
 
 
 class _Attention:

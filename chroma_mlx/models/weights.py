@@ -98,11 +98,12 @@ class Weights:
     With `dense` every matrix is unpacked to `dtype` when it is taken. That is right on a CPU, where MLX's
     quantised product is a scalar loop on one core and accumulates in the dtype of the activations, while
     float32 runs through the BLAS. On a GPU matrices stay packed and keep their memory advantage. `host`
-    tells the architecture to take exponentials through NumPy (see host.py).
+    tells the architecture to take exponentials through NumPy (see host.py), `compiles` to have MLX compile
+    activations (see activations.py).
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, dtype: mx.Dtype, dense: bool, host: bool) -> None:
-        self.dtype, self.dense, self.host = dtype, dense, host
+    def __init__(self, checkpoint: Checkpoint, *, dtype: mx.Dtype, dense: bool, host: bool, compiles: bool) -> None:
+        self.dtype, self.dense, self.host, self.compiles = dtype, dense, host, compiles
         self._quantization = checkpoint.quantization
         # What the taken tensors hold in memory.
         self.nbytes = 0
