@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from common import in_child, medians, seconds
-from shape import make_texts
+from workloads import make_texts
 
 ROUNDS, QUICK_ROUNDS = 5, 2
 
