@@ -55,8 +55,9 @@ class Ours:
         from chroma_mlx.engine.model import Model
 
         self.device, self.computed = device, 0
+        wanted: Any = device
         self._function = MLXEmbeddingFunction(
-            folder, device=device, max_tokens=limit, query_instruction=INSTRUCTION, show_progress=False
+            folder, device=wanted, max_tokens=limit, query_instruction=INSTRUCTION, show_progress=False
         )
         self._function.load()
         self._count(Model)
@@ -141,7 +142,7 @@ def _load_mlx_lm(folder: str) -> Any:
 def _load_mlx_embeddings(folder: str) -> Any:
     """mlx-embeddings' model, which pools by itself."""
     import mlx.core as mx
-    from mlx_embeddings.utils import load_model
+    from mlx_embeddings.utils import load_model  # type: ignore[import-not-found]  # only in its environment
 
     model = load_model(Path(folder), path_to_repo=folder)
 
@@ -167,8 +168,8 @@ class SentenceTransformers:
     """sentence-transformers on torch; it sorts texts by length into batches of `batch`."""
 
     def __init__(self, folder: str, *, device: str, limit: int, dtype: str, batch: int) -> None:
-        import torch
-        from sentence_transformers import SentenceTransformer
+        import torch  # type: ignore[import-not-found]  # only in its environment
+        from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
 
         self.computed, self._batch, self._device = 0, batch, _torch_device(device)
         self._model = SentenceTransformer(
@@ -223,7 +224,8 @@ def watch_torch(peer: Any, model: Any) -> None:
 
 def unit(vectors: Vectors) -> Vectors:
     """The vectors at unit length."""
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    scaled: Vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return scaled
 
 
 def padded(lengths: Sequence[int], batch: int) -> int:

@@ -107,7 +107,7 @@ def _panel(left: float, points: Sequence[tuple[float, float]], title: str, names
 
 def _round_up(value: float) -> float:
     """The next of 1, 2, 2.5 and 5 times a power of ten."""
-    power = 10 ** math.floor(math.log10(value))
+    power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= value)
 
 

@@ -178,10 +178,10 @@ def _write_around(root: Path, source: Path, config: dict[str, Any], *, pooling: 
 
 def flops_per_token(config: dict[str, Any]) -> int:
     """Floating-point operations of a token's matrix products; attention, small at these lengths, left out."""
-    hidden, inner = config["hidden_size"], config["intermediate_size"]
-    heads = config["num_attention_heads"]
-    width = config.get("head_dim", hidden // heads)
-    queries, keys = heads * width, config.get("num_key_value_heads", heads) * width
+    hidden, inner = int(config["hidden_size"]), int(config["intermediate_size"])
+    heads = int(config["num_attention_heads"])
+    width = int(config.get("head_dim", hidden // heads))
+    queries, keys = heads * width, int(config.get("num_key_value_heads", heads)) * width
     up = 1 if config["model_type"] == "bert" else 2  # a gate beside it
     layer = 2 * hidden * queries + 2 * hidden * keys + (up + 1) * hidden * inner
     return 2 * layer * int(config["num_hidden_layers"])

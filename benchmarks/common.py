@@ -140,11 +140,9 @@ def machine() -> dict[str, Any]:
 def _processor() -> str:
     if sys.platform == "darwin":
         return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
-    info = dict(
-        (part.strip() for part in line.split(":", 1))
-        for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-        if ":" in line
-    )
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    pairs = (line.partition(":") for line in lines if ":" in line)
+    info = {name.strip(): value.strip() for name, _, value in pairs}
     name = info.get("model name", platform.machine())
     if "model" not in info:
         return name

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from common import in_child, medians, seconds, spread
@@ -22,7 +24,7 @@ def upsert(count: int, rounds: int) -> dict[str, Any]:
     from chroma_mlx import MLXEmbeddingFunction
     from chroma_mlx.demo.corpus import read_passages
 
-    function = MLXEmbeddingFunction("builtin", show_progress=False)
+    function: Any = MLXEmbeddingFunction("builtin", show_progress=False)
     texts = [passage.text for passage in read_passages(count)]
     ids = [str(index) for index in range(len(texts))]
     vectors = list(function.encode(texts[:32]))
@@ -40,10 +42,10 @@ def upsert(count: int, rounds: int) -> dict[str, Any]:
                     more = {} if given is None else {"embeddings": given[part]}
                     collection.upsert(ids=ids[part], documents=texts[part], **more)
 
-            ways = {
-                "engine_s": lambda: function.encode(texts),
-                "write_s": lambda c=by_vector, put=in_parts: put(c, vectors),
-                "upsert_s": lambda c=by_text, put=in_parts: put(c),
+            ways: dict[str, Callable[[], Any]] = {
+                "engine_s": partial(function.encode, texts),
+                "write_s": partial(in_parts, by_vector, vectors),
+                "upsert_s": partial(in_parts, by_text),
             }
             order = list(ways)[:: 1 if turn % 2 else -1]
             row = {name: seconds(ways[name]) for name in order}

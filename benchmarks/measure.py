@@ -6,6 +6,7 @@ import gc
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +78,8 @@ def timed(peer: Peer, work: Workload, flops: int, vectors: Path, write: bool) ->
         times.append(time.perf_counter() - start)
     computed, taken = peer.computed - before, sum(times)
     gflops = (limit_before + (peer.product_rate() or product_rate())) / 2
-    calls = (
-        times if work.one_by_one else [seconds(lambda t=text: peer.embed([t])) for text in work.texts[: work.singles]]
-    )
+    alone = [] if work.one_by_one else work.texts[: work.singles]
+    calls = times if work.one_by_one else [seconds(partial(peer.embed, [text])) for text in alone]
     tokens = sum(work.lengths)
     return {
         "estimated": False,

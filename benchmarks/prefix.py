@@ -16,7 +16,9 @@ BATCH = 8
 def measure(folder: str, quick: bool) -> dict[str, Any]:
     from chroma_mlx.checkpoint.locate import BUILTIN_FOLDER
 
-    counts = {"queries": QUICK_QUERIES, "batches": QUICK_BATCHES} if quick else {"queries": QUERIES, "batches": BATCHES}
+    counts: dict[str, Any] = (
+        {"queries": QUICK_QUERIES, "batches": QUICK_BATCHES} if quick else {"queries": QUERIES, "batches": BATCHES}
+    )
     models = {"0.6B shape": (folder, folder), "built-in": ("builtin", str(BUILTIN_FOLDER))}
     return {
         name: in_child("prefix.of_model", model=model, tokenizer=tokenizer, **counts)

@@ -20,7 +20,7 @@ def measure(folder: str, quick: bool) -> dict[str, Any]:
     models = {"built-in": ("builtin", str(BUILTIN_FOLDER)), "0.6B shape": (folder, folder)}
     results = {}
     for name, (model, tokenizer) in models.items():
-        arguments = {"model": model, "tokenizer": tokenizer, "count": COUNTS[name][1 if quick else 0]}
+        arguments: dict[str, Any] = {"model": model, "tokenizer": tokenizer, "count": COUNTS[name][1 if quick else 0]}
         rounds = []
         for _ in range(1 if quick else 2):
             with tempfile.TemporaryDirectory() as scratch:
