@@ -210,7 +210,8 @@ class ChromaFunction:
 
 
 def _torch_device(device: str) -> str:
-    return "cuda" if device == "gpu" else "cpu"
+    on_gpu = "mps" if sys.platform == "darwin" else "cuda"
+    return on_gpu if device == "gpu" else "cpu"
 
 
 def watch_torch(peer: Any, model: Any) -> None:

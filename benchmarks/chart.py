@@ -128,7 +128,7 @@ def _svg(height: int, shapes: Sequence[str]) -> str:
 
 
 def _machine(m: dict[str, Any], device: str) -> str:
-    where = "" if device == "cpu" else f", computed on its GPU ({m.get('gpu', 'not named')})"
+    where = "" if device == "cpu" else f", computed on its GPU ({m['gpu'] or 'its own'})"
     return f"{m['processor']}, {m['cores']} cores, {m['system']}{where}"
 
 

@@ -133,6 +133,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "gpu": _gpu(),
         "packages": {name: _version(name) for name in PACKAGES},
     }
 
@@ -147,6 +148,15 @@ def _processor() -> str:
     if "model" not in info:
         return name
     return f"{name} (family {info['cpu family']}, model {info['model']})"
+
+
+def _gpu() -> str | None:
+    """NVIDIA's name of the first GPU; None where there is none."""
+    try:
+        names = subprocess.check_output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return names.splitlines()[0] if names else None
 
 
 def _version(name: str) -> str:

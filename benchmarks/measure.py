@@ -29,6 +29,7 @@ def run(
     texts: str,
     workloads: list[str],
     vectors: str,
+    write: bool,
     flops: int,
     longest_s: float,
     probe: int,
@@ -36,7 +37,7 @@ def run(
     """Loads the peer, compares `probe` short vectors with ours in the folder `vectors`, then times each workload.
 
     A workload that would take longer than `longest_s` at the rate of the short texts is not run but estimated
-    from that rate. This project, which is run first, writes the vectors that the others are compared with.
+    from that rate. With `write` its vectors are those that the peers after it are compared with.
     """
     check, works = read_workloads(texts, workloads)
     start = time.perf_counter()
@@ -45,7 +46,7 @@ def run(
     start = time.perf_counter()
     found = peer.embed(check[:probe])
     taken, computed = time.perf_counter() - start, peer.computed
-    cosine = compare(found, Path(vectors) / "check.npy", write=kind == "ours")
+    cosine = compare(found, Path(vectors) / "check.npy", write=write)
     if taken < LONG_S:  # else a cold start is no large part of it
         taken = seconds(lambda: peer.embed(check[:probe]))
     rate = computed / taken
@@ -57,7 +58,7 @@ def run(
         if planned / rate > longest_s:
             results[work.name] = estimate(work, planned, rate)
         else:
-            results[work.name] = timed(peer, work, flops, Path(vectors), write=kind == "ours")
+            results[work.name] = timed(peer, work, flops, Path(vectors), write=write)
         results[work.name]["peak_bytes"] = peak_bytes()
         results[work.name]["device_bytes"] = device_bytes() if device == "gpu" else None
     return {
@@ -132,8 +133,7 @@ def forget_peak() -> None:
 
 def device_bytes() -> int | None:
     """The most GPU memory that the framework held at once."""
-    if torch := sys.modules.get("torch"):
-        return int(torch.cuda.max_memory_allocated())
     if mlx := sys.modules.get("mlx.core"):
         return int(mlx.get_peak_memory())
-    return None
+    torch = sys.modules.get("torch")
+    return int(torch.cuda.max_memory_allocated()) if torch and torch.cuda.is_available() else None

@@ -26,7 +26,7 @@ def of_model(model: str, count: int, rounds: int) -> dict[str, Any]:
     from chroma_mlx.engine.mlx_thread import mlx_thread
     from chroma_mlx.engine.plan import make_plan
 
-    function = MLXEmbeddingFunction(model, show_progress=False)
+    function: Any = MLXEmbeddingFunction(model, show_progress=False)
     encoder = function.encoder()
     texts = _texts(model, count)
     loaded = encoder.load()

@@ -13,9 +13,10 @@ from venvs import Environment
 from workloads import make_workloads, write_workloads
 
 OURS = "this project"
-LONGEST_S, QUICK_LONGEST_S = 900.0, 20.0
+LONGEST_S, QUICK_LONGEST_S = 900.0, 8.0
 SAME = 0.9  # below this cosine a peer computes something else
 PROBE = 8
+CAUSAL = ("0.6b", "builtin")  # mlx-lm has no BERT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,6 @@ def peers_for(device: str) -> list[PeerSpec]:
 
 
 def _on_cpu() -> list[PeerSpec]:
-    causal = ("0.6b", "builtin")
     came = "MLX as it comes"
     return [
         # One text of 12 tokens: packed weights are multiplied by a scalar loop, less than a token a second.
@@ -51,7 +51,7 @@ def _on_cpu() -> list[PeerSpec]:
             form="packed",
             environment="mlx",
             probe=1,
-            models=causal,
+            models=CAUSAL,
         ),
         *(
             PeerSpec(
@@ -59,7 +59,7 @@ def _on_cpu() -> list[PeerSpec]:
                 kind="mlx_lm",
                 form=dtype,
                 environment="mlx",
-                models=causal,
+                models=CAUSAL,
             )
             for dtype in ("bfloat16", "float32")
         ),
@@ -71,7 +71,7 @@ def _on_cpu() -> list[PeerSpec]:
             form="float32",
             environment="mlx",
             options={"fast": True},
-            models=causal,
+            models=CAUSAL,
         ),
         PeerSpec(
             name="mlx-embeddings on our BLAS, float32",
@@ -85,12 +85,12 @@ def _on_cpu() -> list[PeerSpec]:
 
 
 def _on_gpu() -> list[PeerSpec]:
-    causal = ("0.6b", "builtin")
+    environment = "mlx" if sys.platform == "darwin" else "mlx-cuda"
     return [
         PeerSpec(name=f"{OURS}, bfloat16", kind="ours", form="bfloat16", project=True, models=("0.6b",)),
         *(
             PeerSpec(
-                name=f"{kind.replace('_', '-')}, {form}", kind=kind, form=form, environment="mlx-cuda", models=causal
+                name=f"{kind.replace('_', '-')}, {form}", kind=kind, form=form, environment=environment, models=CAUSAL
             )
             for kind in ("mlx_lm", "mlx_embeddings")
             for form in ("packed", "bfloat16")
@@ -201,6 +201,7 @@ def _run(peer: PeerSpec, subject: Subject, python: str, folder: Path, device: st
             texts=str(folder / "texts.json"),
             workloads=list(subject.counts),
             vectors=str(folder),
+            write=peer.name == OURS,
             flops=subject.flops,
             longest_s=longest_s,
             probe=peer.probe,
