@@ -13,6 +13,8 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from common import figure
+
 WIDTH, LEFT, RIGHT = 760, 300, 190  # pixels; the names of bars on the left, their values on the right
 ROW, BAR = 24, 15
 STYLE = """<style>
@@ -51,10 +53,8 @@ def peers_chart(subject: dict[str, Any], machine: str, work: str = "mix") -> str
         y = 40 + index * ROW
         width = max(1.0, figures["tokens_per_s"] / fastest * (WIDTH - LEFT - RIGHT))
         kind = "ours" if index == 0 else "bar"
-        value = (
-            f"{figures['tokens_per_s']:,.3g}" if figures["tokens_per_s"] < 1000 else f"{figures['tokens_per_s']:,.0f}"
-        )
-        ratio = "" if index == 0 else f" (1 to {figures['ratio']:.3g})"
+        value = figure(figures["tokens_per_s"])
+        ratio = "" if index == 0 else f", this project {figure(figures['ratio'])} times"
         star = " *" if figures["estimated"] else ""
         shapes += [
             _text(LEFT - 8, y + 12, name.replace("SentenceTransformerEmbeddingFunction", "function"), anchor="end"),

@@ -86,7 +86,12 @@ def medians(rounds: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def spread(rounds: Iterable[Mapping[str, Any]], key: str) -> str:
     """The lowest and highest of the rounds, as `180 to 201`."""
     values = [row[key] for row in rounds]
-    return f"{min(values):,.3g} to {max(values):,.3g}"
+    return f"{figure(min(values))} to {figure(max(values))}"
+
+
+def figure(value: float) -> str:
+    """Three digits of a number, or all before the point: 0.117, 4.62, 1,179."""
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
 
 
 def percentile(values: Iterable[float], percent: float) -> float:

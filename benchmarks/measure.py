@@ -37,7 +37,7 @@ def run(
     """Loads the peer, compares `probe` short vectors with ours in the folder `vectors`, then times each workload.
 
     A workload that would take longer than `longest_s` at the rate of the short texts is not run but estimated
-    from that rate. With `write` its vectors are those that the peers after it are compared with.
+    from that rate. With `write` all are run, and their vectors are those that later peers are compared with.
     """
     check, works = read_workloads(texts, workloads)
     start = time.perf_counter()
@@ -55,7 +55,7 @@ def run(
         gc.collect()
         forget_peak()
         planned = sum(work.lengths) if work.one_by_one else peer.planned(work.lengths)
-        if planned / rate > longest_s:
+        if planned / rate > longest_s and not write:
             results[work.name] = estimate(work, planned, rate)
         else:
             results[work.name] = timed(peer, work, flops, Path(vectors), write=write)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from common import figure
 from peers import OURS, SAME
 
 HEAD = (
@@ -35,18 +36,18 @@ def _row(name: str, figures: dict[str, Any], work: str) -> str:
     times = [f"{r[f'p{percent}_ms']:,.1f} ms" if f"p{percent}_ms" in r else "" for percent in (50, 95, 99)]
     cosine = min(r["check_cosine"], r.get("cosine", 1.0))
     other = "" if cosine >= SAME else ": computes something else"
-    spread = "" if r["ratio_min"] == r["ratio_max"] else f" ({r['ratio_min']:.3g} to {r['ratio_max']:.3g})"
+    spread = "" if r["ratio_min"] == r["ratio_max"] else f" ({figure(r['ratio_min'])} to {figure(r['ratio_max'])})"
     cells = [
         name,
-        f"{r['texts_per_s']:,.3g}{mark}",
-        f"{r['tokens_per_s']:,.4g}{mark}",
+        f"{figure(r['texts_per_s'])}{mark}",
+        f"{figure(r['tokens_per_s'])}{mark}",
         f"{r['useful_of_computed']:.2f}",
         *times,
         f"{r['of_limit']:.2f}" if "of_limit" in r else "",
         f"{(r['device_bytes'] or r['peak_bytes']) / 2**20:,.0f} MiB",
         f"{r['load_s']:.2f} s",
         "" if name == OURS else f"{cosine:.4f}{other}",
-        "" if name == OURS else f"{r['ratio']:.3g} times{mark}{spread}",
+        "" if name == OURS else f"{figure(r['ratio'])} times{mark}{spread}",
     ]
     return f"| {' | '.join(cells)} |"
 

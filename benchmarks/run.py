@@ -39,6 +39,7 @@ ALONE = {
     "demo": demo,
 }
 SECTIONS = ("peers", *ALONE)
+DESCRIBE = {"peers": peers_report.describe, **{name: module.describe for name, module in ALONE.items()}}
 ROUNDS = 2
 RESULTS = HERE / "results"
 
@@ -53,31 +54,36 @@ def main() -> None:
             in_child("shape.write_checkpoint", folder=folder, layers=QUICK_LAYERS if options.quick else LAYERS)
         for name in options.only:
             began = time.perf_counter()
-            results[name], text = _section(name, folder, Path(scratch), options, results)
+            results[name] = _measure(name, folder, Path(scratch), options, results)
+            _save(results, options)  # after each, since the whole takes long
+            describe: Callable[[Any], str] = DESCRIBE[name]
+            text = describe(results[name])
             print(f"\n## {name} ({time.perf_counter() - began:.0f} s)\n\n{text}", flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
     if options.write:
-        RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "last.json").write_text(json.dumps(results, indent=1) + "\n")
         chart.write_charts(results, RESULTS)
 
 
-def _section(
-    name: str, folder: str, scratch: Path, options: argparse.Namespace, results: dict[str, Any]
-) -> tuple[Any, str]:
-    """The figures of a section, and its Markdown."""
+def _save(results: dict[str, Any], options: argparse.Namespace) -> None:
+    """Writes the figures so far to the files that are asked for."""
+    text = json.dumps(results, indent=1) + "\n"
+    if options.json:
+        options.json.write_text(text)
+    if options.write:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "last.json").write_text(text)
+
+
+def _measure(name: str, folder: str, scratch: Path, options: argparse.Namespace, results: dict[str, Any]) -> Any:
+    """The figures of a section."""
     if name != "peers":
-        found = ALONE[name].measure(folder, options.quick)
-        describe: Callable[[Any], str] = ALONE[name].describe
-        return found, describe(found)
+        return ALONE[name].measure(folder, options.quick)
     names = {peer.environment for peer in peers.peers_for(options.device)} - {""}
     environments = {each: venvs.prepare(each, options.venvs) for each in sorted(names)}
     results["environments"] = {each: made.packages or made.reason for each, made in environments.items()}
     subjects = prepare_subjects(
         scratch, options.models, quick=options.quick, device=options.device, minilm=options.minilm
     )
-    found = peers.measure(
+    return peers.measure(
         subjects,
         environments,
         scratch,
@@ -85,7 +91,6 @@ def _section(
         device=options.device,
         rounds=1 if options.quick else ROUNDS,
     )
-    return found, peers_report.describe(found)
 
 
 def _arguments() -> argparse.Namespace:
