@@ -13,17 +13,19 @@ from venvs import Environment
 from workloads import make_workloads, write_workloads
 
 OURS = "this project"
-LONGEST_S, QUICK_LONGEST_S = 900.0, 8.0
+LONGEST_S, QUICK_LONGEST_S = 900.0, 15.0
 SAME = 0.9  # below this cosine a peer computes something else
 PROBE = 8
-CAUSAL = ("0.6b", "builtin")  # mlx-lm has no BERT
+EVERY = ("0.6b", "builtin", "minilm")
+CAUSAL = EVERY[:2]  # mlx-lm has no BERT
 
 
 @dataclass(frozen=True, kw_only=True)
 class PeerSpec:
     """A row: how the peer is loaded (`kind` and `options` of adapters.py), from which form of the weights, and where.
 
-    `probe` is how many short texts it gets before the timing; `models` are the subjects it can compute.
+    `probe` is how many short texts it gets before the timing; `slow` is one that computes some tokens a second, on
+    texts of any length; `models` are the subjects it can compute.
     """
 
     name: str
@@ -32,8 +34,9 @@ class PeerSpec:
     environment: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     probe: int = PROBE
+    slow: bool = False
     project: bool = False
-    models: tuple[str, ...] = ("0.6b", "builtin", "minilm")
+    models: tuple[str, ...] = EVERY
 
 
 def peers_for(device: str) -> list[PeerSpec]:
@@ -42,46 +45,33 @@ def peers_for(device: str) -> list[PeerSpec]:
 
 
 def _on_cpu() -> list[PeerSpec]:
-    came = "MLX as it comes"
-    return [
-        # One text of 12 tokens: packed weights are multiplied by a scalar loop, less than a token a second.
+    kinds = (("MLX as it comes (mlx-lm)", "mlx_lm", CAUSAL), ("mlx-embeddings", "mlx_embeddings", EVERY))
+    as_they_come = [
         PeerSpec(
-            name=f"{came} (mlx-lm), packed",
-            kind="mlx_lm",
-            form="packed",
+            name=f"{name}, {form}",
+            kind=kind,
+            form=form,
             environment="mlx",
-            probe=1,
-            models=CAUSAL,
-        ),
-        *(
-            PeerSpec(
-                name=f"{came} (mlx-lm), {dtype}",
-                kind="mlx_lm",
-                form=dtype,
-                environment="mlx",
-                models=CAUSAL,
-            )
-            for dtype in ("bfloat16", "float32")
-        ),
-        PeerSpec(name="mlx-embeddings, packed", kind="mlx_embeddings", form="packed", environment="mlx", probe=1),
-        PeerSpec(name="mlx-embeddings, float32", kind="mlx_embeddings", form="float32", environment="mlx"),
-        PeerSpec(
-            name="mlx-lm on our BLAS, float32",
-            kind="mlx_lm",
-            form="float32",
-            environment="mlx",
-            options={"fast": True},
-            models=CAUSAL,
-        ),
-        PeerSpec(
-            name="mlx-embeddings on our BLAS, float32",
-            kind="mlx_embeddings",
-            form="float32",
-            environment="mlx",
-            options={"fast": True},
-        ),
-        *_torch(batches=(1, 32)),
+            models=models,
+            slow=True,
+            # Packed weights are multiplied by a scalar loop: less than a token a second, so one text of 12.
+            probe=1 if form == "packed" else PROBE,
+        )
+        for name, kind, models in kinds
+        for form in ("packed", "bfloat16", "float32")
     ]
+    on_our_blas = [
+        PeerSpec(
+            name=f"{kind.replace('_', '-')} on our BLAS, float32",
+            kind=kind,
+            form="float32",
+            environment="mlx",
+            models=models,
+            options={"fast": True},
+        )
+        for _, kind, models in kinds
+    ]
+    return [*as_they_come, *on_our_blas, *_torch(batches=(1, 32))]
 
 
 def _on_gpu() -> list[PeerSpec]:
@@ -165,7 +155,7 @@ def _round(
         longest_s = QUICK_LONGEST_S if quick else LONGEST_S
         return {"reason": reason} if reason else _run(peer, subject, environment.python, folder, device, longest_s)
 
-    ours, *others = peers_for(device)
+    ours, *others = [peer for peer in peers_for(device) if subject.name in peer.models]
     first = run(ours)
     found = {peer.name: run(peer) for peer in others[:: -1 if turn % 2 else 1]}
     again = first if quick else run(ours)
@@ -177,8 +167,6 @@ def _round(
 
 def _left_out(peer: PeerSpec, subject: Subject, quick: bool) -> str:
     """Why a peer is not run on a model, or ""."""
-    if subject.name not in peer.models:
-        return "it is not for this model"
     if peer.form not in subject.forms:
         return "this model has no such weights"
     if quick and peer.probe == 1 and subject.name == "0.6b":
@@ -205,6 +193,7 @@ def _run(peer: PeerSpec, subject: Subject, python: str, folder: Path, device: st
             flops=subject.flops,
             longest_s=longest_s,
             probe=peer.probe,
+            slow=peer.slow,
         )
     except ChildFailed as error:
         if peer.name == OURS:
