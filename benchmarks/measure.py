@@ -38,7 +38,8 @@ def run(
     """Loads the peer, compares `probe` short vectors with ours in the folder `vectors`, then times each workload.
 
     A workload that would take longer than `longest_s` is not run but estimated: for a `slow` peer from its
-    rate on the short texts, and else on one of some 80 tokens, where fixed costs are small. With `write` all are run, and their vectors are those that later peers are compared with.
+    rate on the short texts, and else on one of some 80 tokens, where fixed costs are small. With `write` all
+    are run, and their vectors are those that later peers are compared with.
     """
     check, works = read_workloads(texts, workloads)
     start = time.perf_counter()
