@@ -19,10 +19,10 @@ def describe(results: dict[str, Any]) -> str:
     for subject in results.values():
         for work, title in subject["workloads"].items():
             ours = subject["peers"][OURS][work]
-            parts.append(
-                f"### {subject['title']}, {title}\n\n{ours['texts']:,.0f} texts of {ours['tokens']:,.0f} tokens, medians "
-                f"of {len(subject['rounds'])} round(s); NumPy's or the GPU's product runs at {ours['gflops']:,.0f} GFLOP/s.\n\n{HEAD}"
-            )
+            size = f"{ours['texts']:,.0f} texts of {ours['tokens']:,.0f} tokens"
+            rounds = f"medians of {len(subject['rounds'])} round(s)"
+            rate = f"NumPy's or the GPU's product runs at {ours['gflops']:,.0f} GFLOP/s"
+            parts.append(f"### {subject['title']}, {title}\n\n{size}, {rounds}; {rate}.\n\n{HEAD}")
             parts[-1] += "\n" + "\n".join(_row(name, figures, work) for name, figures in subject["peers"].items())
     return "\n\n".join([*parts, _notes(results)])
 
@@ -59,7 +59,7 @@ def _notes(results: dict[str, Any]) -> str:
     rows = [figures for subject in results.values() for peer in subject["peers"].values() for figures in peer.values()]
     if any(isinstance(row, dict) and row["estimated"] for row in rows):
         notes.append(
-            "\\* Not run in full: computed tokens a second, measured on a short batch (MLX as it comes) or on a text of "
-            "80 tokens, times the share of useful tokens that the peer's batches have over the workload."
+            "\\* Not run in full: computed tokens a second, measured on a short batch (MLX as it comes) or on a text "
+            "of 80 tokens, times the share of useful tokens that the peer's batches have over the workload."
         )
     return "\n\n".join(notes)
