@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
+import re
 import resource
 import statistics
 import subprocess
@@ -18,28 +20,51 @@ from typing import Any
 
 HERE = Path(__file__).parent
 PACKAGES = ("chromadb", "mlx", "mlx-lm", "numpy", "scipy-openblas32", "tokenizers")
+# Of NumPy's float32 product that is the limit: rows, inner, columns of a feed-forward layer of 512 tokens.
+PRODUCT = (512, 1024, 3072)
+ERROR_LINE = re.compile(r"[\w.]*(Error|Exception|Exit|Warning)\b")
+SHOWN = ("model", "name", "kind", "folder", "count", "options")  # of a child's arguments, while it runs
 
 
-def in_child(function: str, **arguments: Any) -> dict[str, Any]:
-    """Runs `module.function` of this folder with `arguments` in a fresh process; returns what it returns."""
-    print(f"{time.strftime('%H:%M:%S')} {function} {arguments}", file=sys.stderr, flush=True)
+class ChildFailed(SystemExit):
+    """A fresh process ended with an error; `reason` is the line that names it."""
+
+    def __init__(self, function: str, status: int, errors: str) -> None:
+        lines = errors.strip().splitlines() or [f"exit status {status}"]
+        self.reason = next((line for line in reversed(lines) if ERROR_LINE.match(line)), lines[-1])[:160]
+        super().__init__(f"{errors}\n{function} failed with exit status {status}; its error is above.")
+
+
+def in_child(function: str, *, python: str = sys.executable, project: bool = True, **arguments: Any) -> dict[str, Any]:
+    """Runs `module.function` of this folder with `arguments` in a fresh process; returns what it returns.
+
+    `python` is the interpreter of the environment it runs in, `project` whether this project is to be had there.
+    Raises ChildFailed when it fails.
+    """
+    shown = {key: value for key, value in arguments.items() if key in SHOWN}
+    print(f"{time.strftime('%H:%M:%S')} {function} {shown or ''}", file=sys.stderr, flush=True)
     done = subprocess.run(
-        [sys.executable, str(Path(__file__)), function, json.dumps(arguments)],
-        env=environment(),
-        stdout=subprocess.PIPE,
+        [python, str(Path(__file__)), function, json.dumps(arguments)],
+        env=environment(project),
+        capture_output=True,
         text=True,
         check=False,
     )
     if done.returncode != 0:
-        raise SystemExit(f"{function} failed with exit status {done.returncode}; its error is above.")
+        raise ChildFailed(function, done.returncode, done.stderr)
     result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
-def environment() -> dict[str, str]:
-    """Of a fresh process: the project measured is the one that this folder belongs to."""
+def environment(project: bool = True) -> dict[str, str]:
+    """Of a fresh process: the project measured is the one that this folder belongs to, or with `project` false none.
+
+    The Hub is not asked for anything: every model is a folder.
+    """
+    rest = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    rest |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
     paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return {**rest, "PYTHONPATH": os.pathsep.join(paths)} if project else rest
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -61,7 +86,36 @@ def medians(rounds: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 def spread(rounds: Iterable[Mapping[str, Any]], key: str) -> str:
     """The lowest and highest of the rounds, as `180 to 201`."""
     values = [row[key] for row in rounds]
-    return f"{min(values):,.3g} to {max(values):,.3g}"
+    return f"{figure(min(values))} to {figure(max(values))}"
+
+
+def figure(value: float) -> str:
+    """Three digits of a number, or all before the point: 0.117, 4.62, 1,179."""
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def percentile(values: Iterable[float], percent: float) -> float:
+    """The smallest of the values that `percent` of them do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+
+
+def product_rate() -> float:
+    """GFLOP/s of NumPy's float32 product of PRODUCT, the best of a quarter of a second."""
+    import numpy as np
+
+    rows, inner, columns = PRODUCT
+    left, right = np.ones((rows, inner), np.float32), np.ones((inner, columns), np.float32)
+    best, end = float("inf"), time.perf_counter() + 0.25
+    while time.perf_counter() < end:
+        best = min(best, seconds(lambda: left @ right))
+    return 2 * rows * inner * columns / best / 1e9
+
+
+def resident_bytes() -> int | None:
+    """What this process holds in memory now; None where the system does not say in /proc."""
+    status = Path("/proc/self/statm")
+    return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") if status.exists() else None
 
 
 def peak_bytes() -> int:
@@ -84,6 +138,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
+        "gpu": _gpu(),
         "packages": {name: _version(name) for name in PACKAGES},
     }
 
@@ -91,15 +146,22 @@ def machine() -> dict[str, Any]:
 def _processor() -> str:
     if sys.platform == "darwin":
         return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
-    info = dict(
-        (part.strip() for part in line.split(":", 1))
-        for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
-        if ":" in line
-    )
+    lines = Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines()
+    pairs = (line.partition(":") for line in lines if ":" in line)
+    info = {name.strip(): value.strip() for name, _, value in pairs}
     name = info.get("model name", platform.machine())
     if "model" not in info:
         return name
     return f"{name} (family {info['cpu family']}, model {info['model']})"
+
+
+def _gpu() -> str | None:
+    """NVIDIA's name of the first GPU; None where there is none."""
+    try:
+        names = subprocess.check_output(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return names.splitlines()[0] if names else None
 
 
 def _version(name: str) -> str:

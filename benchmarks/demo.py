@@ -28,7 +28,7 @@ def ingest_and_ask(limit: int | None) -> dict[str, Any]:
     passages = read_passages(limit)
     read_s = time.perf_counter() - start
     client = chromadb.EphemeralClient()
-    function = MLXEmbeddingFunction("builtin", show_progress=False)
+    function: Any = MLXEmbeddingFunction("builtin", show_progress=False)
     collection = client.create_collection("demo", embedding_function=function)
     function(["Loads the model."])
     step = client.get_max_batch_size()

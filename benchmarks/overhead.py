@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from common import in_child, medians, seconds
-from shape import make_texts
+from workloads import make_texts
 
 ROUNDS, QUICK_ROUNDS = 5, 2
 
@@ -26,7 +27,7 @@ def of_model(model: str, count: int, rounds: int) -> dict[str, Any]:
     from chroma_mlx.engine.mlx_thread import mlx_thread
     from chroma_mlx.engine.plan import make_plan
 
-    function = MLXEmbeddingFunction(model, show_progress=False)
+    function: Any = MLXEmbeddingFunction(model, show_progress=False)
     encoder = function.encoder()
     texts = _texts(model, count)
     loaded = encoder.load()
@@ -47,10 +48,8 @@ def of_model(model: str, count: int, rounds: int) -> dict[str, Any]:
         row = {
             "forward_s": seconds(forward),
             "function_s": seconds(lambda: function(texts)),
-            "upsert_text_s": seconds(lambda c=by_text, i=ids: c.upsert(ids=i, documents=texts)),
-            "upsert_vectors_s": seconds(
-                lambda c=by_vector, i=ids: c.upsert(ids=i, documents=texts, embeddings=vectors)
-            ),
+            "upsert_text_s": seconds(partial(by_text.upsert, ids=ids, documents=texts)),
+            "upsert_vectors_s": seconds(partial(by_vector.upsert, ids=ids, documents=texts, embeddings=vectors)),
         }
         row["project"] = row["function_s"] / row["forward_s"] - 1
         row["chroma"] = row["upsert_vectors_s"] / row["upsert_text_s"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from common import in_child, medians, seconds
@@ -30,12 +32,13 @@ def of_provided(records: int, rounds: int) -> dict[str, Any]:
         for number, (text, vector) in enumerate(zip(texts, vectors, strict=True))
     ]
     router = EmbeddingRouter(mode="user_provided")
+    function: Any = router.embedding_function
     measured = []
     for turn in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
             client = chromadb.PersistentClient(folder)
             size = client.get_max_batch_size()
-            plain = client.create_collection("plain", embedding_function=router.embedding_function)
+            plain = client.create_collection("plain", embedding_function=function)
             routed = router.collection(client, "routed")
 
             def by_chroma(collection: Any = plain, size: int = size) -> None:
@@ -48,12 +51,12 @@ def of_provided(records: int, rounds: int) -> dict[str, Any]:
                         metadatas=[row["metadata"] for row in rows[part]],
                     )
 
-            ways = {"chroma_s": by_chroma, "router_s": lambda collection=routed: collection.upsert(rows)}
+            ways: dict[str, Callable[[], Any]] = {"chroma_s": by_chroma, "router_s": partial(routed.upsert, rows)}
             order = list(ways) if turn % 2 else list(ways)[::-1]
             row = {name: seconds(ways[name]) for name in order}
             # The same call with a database that takes no time: what is left is the router.
             routed._target.chroma = _Nothing(routed._target.chroma)
-            row["alone_s"] = seconds(lambda collection=routed: collection.upsert(rows))
+            row["alone_s"] = seconds(partial(routed.upsert, rows))
             measured.append(row | {"overhead": row["router_s"] / row["chroma_s"] - 1})
     return {"records": records, "width": WIDTH, "rounds": rounds, **medians(measured)}
 

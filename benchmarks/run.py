@@ -1,4 +1,4 @@
-"""Measures this project, and MLX as it comes beside it; prints Markdown. See README.md in this folder."""
+"""Measures this project, and what else embeds text beside it; prints Markdown. See README.md in this folder."""
 
 from __future__ import annotations
 
@@ -6,21 +6,97 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import chart
 import demo
+import ingest
+import memory
 import overhead
+import peers
+import peers_report
+import prefix
+import reingest
 import router
+import scale
 import start
-import throughput
-from common import in_child, machine
+import venvs
+from checkpoints import prepare_subjects
+from common import HERE, in_child, machine
+from shape import LAYERS, QUICK_LAYERS
 
-SECTIONS = {"throughput": throughput, "overhead": overhead, "router": router, "start": start, "demo": demo}
+ALONE = {
+    "prefix": prefix,
+    "reingest": reingest,
+    "ingest": ingest,
+    "scale": scale,
+    "memory": memory,
+    "overhead": overhead,
+    "router": router,
+    "start": start,
+    "demo": demo,
+}
+SECTIONS = ("peers", *ALONE)
+DESCRIBE = {"peers": peers_report.describe, **{name: module.describe for name, module in ALONE.items()}}
+ROUNDS = 2
+RESULTS = HERE / "results"
 
 
 def main() -> None:
+    options = _arguments()
+    results: dict[str, Any] = {"machine": machine(), "quick": options.quick, "device": options.device}
+    print(machine_line(results["machine"]), flush=True)
+    with tempfile.TemporaryDirectory(prefix="chroma-mlx-benchmark-") as scratch:
+        folder = str(Path(scratch) / "0.6b")
+        if set(options.only) & {"prefix", "reingest", "overhead", "start"}:
+            in_child("shape.write_checkpoint", folder=folder, layers=QUICK_LAYERS if options.quick else LAYERS)
+        for name in options.only:
+            began = time.perf_counter()
+            results[name] = _measure(name, folder, Path(scratch), options, results)
+            _save(results, options)  # after each, since the whole takes long
+            describe: Callable[[Any], str] = DESCRIBE[name]
+            text = describe(results[name])
+            print(f"\n## {name} ({time.perf_counter() - began:.0f} s)\n\n{text}", flush=True)
+    if options.write:
+        chart.write_charts(results, RESULTS)
+
+
+def _save(results: dict[str, Any], options: argparse.Namespace) -> None:
+    """Writes the figures so far to the files that are asked for."""
+    text = json.dumps(results, indent=1) + "\n"
+    if options.json:
+        options.json.write_text(text)
+    if options.write:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / "last.json").write_text(text)
+
+
+def _measure(name: str, folder: str, scratch: Path, options: argparse.Namespace, results: dict[str, Any]) -> Any:
+    """The figures of a section."""
+    if name != "peers":
+        return ALONE[name].measure(folder, options.quick)
+    names = {peer.environment for peer in peers.peers_for(options.device)} - {""}
+    environments = {each: venvs.prepare(each, options.venvs) for each in sorted(names)}
+    results["environments"] = {each: made.packages or made.reason for each, made in environments.items()}
+    subjects = prepare_subjects(
+        scratch, options.models, quick=options.quick, device=options.device, minilm=options.minilm
+    )
+    return peers.measure(
+        subjects,
+        environments,
+        scratch,
+        quick=options.quick,
+        device=options.device,
+        rounds=1 if options.quick else ROUNDS,
+    )
+
+
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="fewer texts and rounds: a look, not a result")
+    models = ("0.6b", "builtin", "minilm")
+    parser.add_argument("--quick", action="store_true", help="fewer texts, layers and rounds: a look, not a result")
     parser.add_argument(
         "--only",
         nargs="+",
@@ -29,23 +105,26 @@ def main() -> None:
         default=list(SECTIONS),
         help=f"sections to run, of {', '.join(SECTIONS)}",
     )
+    parser.add_argument("--models", nargs="+", choices=models, default=list(models), help="models of the section peers")
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where the section peers computes")
+    parser.add_argument("--minilm", type=Path, metavar="FOLDER", help="real weights of MiniLM instead of its shape")
+    parser.add_argument(
+        "--venvs",
+        type=Path,
+        metavar="FOLDER",
+        default=venvs.default_folder(),
+        help="where the peers' environments are made and kept",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
+    parser.add_argument("--write", action="store_true", help="also write results/last.json and the charts beside it")
     options = parser.parse_args()
-    results: dict[str, object] = {"machine": machine(), "quick": options.quick}
-    print(_machine_line(machine()), flush=True)
-    with tempfile.TemporaryDirectory(prefix="chroma-mlx-benchmark-") as folder:
-        if set(options.only) - {"demo", "router"}:
-            in_child("shape.write_checkpoint", folder=folder)
-        for name in options.only:
-            began = time.perf_counter()
-            results[name] = SECTIONS[name].measure(folder, options.quick)
-            print(f"\n## {name} ({time.perf_counter() - began:.0f} s)\n", flush=True)
-            print(SECTIONS[name].describe(results[name]), flush=True)
-    if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+    if options.quick and options.write:
+        parser.error("--write keeps results, and --quick gives none: leave one of them out")
+    return options
 
 
-def _machine_line(m: dict[str, object]) -> str:
+def machine_line(m: dict[str, Any]) -> str:
+    """The machine and the versions, in a sentence."""
     packages = ", ".join(f"{name} {version}" for name, version in m["packages"].items())
     return (
         f"{m['processor']}, {m['cores']} cores, {m['memory_gib']} GiB, {m['system']}; Python {m['python']}, {packages}."

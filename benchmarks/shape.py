@@ -1,10 +1,9 @@
-"""The Qwen3-0.6B shape with random weights, and texts of mixed lengths: speed depends on neither's meaning."""
+"""The Qwen3-0.6B shape with random weights: speed does not depend on what they mean."""
 
 from __future__ import annotations
 
 import json
 import math
-import random
 import shutil
 from pathlib import Path
 from typing import Any
@@ -32,15 +31,10 @@ GROUP, BITS = 64, 4
 DEVIATION = 0.02  # of the dense weights, as models of this shape are initialised
 # The spread of 0 to 15 when all are as likely: what a step of the packing is, for weights of DEVIATION.
 STEP = DEVIATION / math.sqrt((16**2 - 1) / 12)
-SMALLEST, MEDIAN, LARGEST, SIGMA = 8, 120, 2_000, 0.9
+LAYERS, QUICK_LAYERS = 28, 4
 
 
-def flops_per_token() -> int:
-    """Floating-point operations of a token's matrix products; attention, small at these lengths, left out."""
-    return 2 * sum(rows * columns for name, (rows, columns) in _matrices() if "embed" not in name)
-
-
-def write_checkpoint(folder: str) -> dict[str, Any]:
+def write_checkpoint(folder: str, layers: int = LAYERS) -> dict[str, Any]:
     """Writes the checkpoint as MLX conversions look: 4-bit, keys under `model.`, no pooling or prompts.
 
     The tokenizer is the built-in model's: byte-pair encoding with <|endoftext|> appended, as Qwen3's, with
@@ -51,22 +45,23 @@ def write_checkpoint(folder: str) -> dict[str, Any]:
     from chroma_mlx.checkpoint.locate import BUILTIN_FOLDER
 
     root = Path(folder)
+    root.mkdir(parents=True, exist_ok=True)
     mx.random.seed(0)
     tensors: dict[str, mx.array] = {}
-    for name, (rows, columns) in _matrices():
+    for name, (rows, columns) in _matrices(layers):
         scales = mx.full((rows, columns // GROUP), STEP, dtype=mx.bfloat16)
         tensors[f"{name}.weight"] = mx.random.randint(0, 2**32 - 1, (rows, columns * BITS // 32), dtype=mx.uint32)
         tensors[f"{name}.scales"] = scales
         tensors[f"{name}.biases"] = scales * -7.5  # the middle of 0 to 15 is zero
-    tensors.update((name, mx.ones((size,), dtype=mx.bfloat16)) for name, size in _vectors())
+    tensors.update((name, mx.ones((size,), dtype=mx.bfloat16)) for name, size in _vectors(layers))
     mx.save_safetensors(str(root / "model.safetensors"), tensors, metadata={"format": "mlx"})
-    (root / "config.json").write_text(json.dumps(CONFIG, indent=1))
+    (root / "config.json").write_text(json.dumps({**CONFIG, "num_hidden_layers": layers}, indent=1))
     for file in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(BUILTIN_FOLDER / file, root)
     return {"bytes": sum(file.stat().st_size for file in root.iterdir())}
 
 
-def _matrices() -> list[tuple[str, tuple[int, int]]]:
+def _matrices(layers: int) -> list[tuple[str, tuple[int, int]]]:
     hidden, inner = CONFIG["hidden_size"], CONFIG["intermediate_size"]
     queries = CONFIG["num_attention_heads"] * CONFIG["head_dim"]
     keys = CONFIG["num_key_value_heads"] * CONFIG["head_dim"]
@@ -80,13 +75,11 @@ def _matrices() -> list[tuple[str, tuple[int, int]]]:
         "mlp.down_proj": (hidden, inner),
     }
     return [("model.embed_tokens", (CONFIG["vocab_size"], hidden))] + [
-        (f"model.layers.{index}.{name}", shape)
-        for index in range(CONFIG["num_hidden_layers"])
-        for name, shape in layer.items()
+        (f"model.layers.{index}.{name}", shape) for index in range(layers) for name, shape in layer.items()
     ]
 
 
-def _vectors() -> list[tuple[str, int]]:
+def _vectors(layers: int) -> list[tuple[str, int]]:
     hidden, head = CONFIG["hidden_size"], CONFIG["head_dim"]
     layer = {
         "input_layernorm": hidden,
@@ -95,29 +88,5 @@ def _vectors() -> list[tuple[str, int]]:
         "self_attn.k_norm": head,
     }
     return [("model.norm.weight", hidden)] + [
-        (f"model.layers.{index}.{name}.weight", size)
-        for index in range(CONFIG["num_hidden_layers"])
-        for name, size in layer.items()
+        (f"model.layers.{index}.{name}.weight", size) for index in range(layers) for name, size in layer.items()
     ]
-
-
-def make_texts(folder: str, count: int, *, median: int = MEDIAN, largest: int = LARGEST, seed: int = 0) -> list[str]:
-    """Texts whose lengths in tokens are log-normal around `median`, from SMALLEST to `largest`.
-
-    They are words that the tokenizer has a token for, so that a text has about as many tokens as asked;
-    what it really has, `token_rows` says.
-    """
-    vocabulary = json.loads((Path(folder) / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
-    # Ġ stands for the space before a word.
-    words = sorted(token[1:] for token in vocabulary if token[0] == "Ġ" and token[1:].isascii() and token[1:].isalpha())
-    chance = random.Random(seed)
-    lengths = [round(chance.lognormvariate(math.log(median), SIGMA)) for _ in range(count)]
-    return [" ".join(chance.choices(words, k=min(max(length, SMALLEST), largest) - 1)) for length in lengths]
-
-
-def token_rows(folder: str, texts: list[str]) -> list[list[int]]:
-    """Token ids of each text, the end token among them, read from the checkpoint without this project."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
-    return [encoding.ids for encoding in tokenizer.encode_batch(texts)]

@@ -11,7 +11,7 @@ from typing import Any
 
 from common import environment, in_child, medians, peak_bytes, seconds
 from other_shapes import OTHER_SHAPES
-from shape import make_texts
+from workloads import make_texts
 
 
 def measure(folder: str, quick: bool) -> dict[str, Any]:

@@ -1,0 +1,148 @@
+"""The texts that are embedded: always the same ones, of known numbers of tokens."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+SMALLEST, MEDIAN, LARGEST, SIGMA = 8, 120, 2_000, 0.9
+SHORTEST_QUERY, LONGEST_QUERY = 5, 20
+FULL = 512
+CHANGED = 0.01  # of the documents, when they are ingested again
+INSTRUCTION = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
+# Short ones of several lengths, so that a batch of them has padding: what vectors are compared on first.
+CHECK_TOKENS = (12, 8, 10, 7, 9, 12, 8, 11)
+LATENCY_CALLS = 8  # of one text each, behind a call with all of them
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """Texts, and how they are handed over: all in one call, or one a call.
+
+    `lengths` are the tokens of each text, the instruction and special tokens among them. `singles` is how
+    many are embedded once more, alone, for the latency of a call.
+    """
+
+    name: str
+    title: str
+    texts: list[str]
+    lengths: list[int]
+    instruction: str = ""
+    one_by_one: bool = False
+    singles: int = LATENCY_CALLS
+
+
+def make_workloads(folder: str, counts: dict[str, int], limit: int) -> list[Workload]:
+    """Workloads (a) to (d) for the tokenizer in `folder`, of `counts` texts by name; none beyond `limit` tokens."""
+    makers: dict[str, Callable[[int], Workload]] = {
+        "short": lambda n: _workload(folder, "short", "(a) short queries", query_lengths(n, seed=11)),
+        "mix": lambda n: _workload(
+            folder, "mix", "(b) log-normal mix", log_normal_lengths(n, largest=min(LARGEST, limit))
+        ),
+        "full": lambda n: _workload(folder, "full", f"(c) {FULL} tokens", [min(FULL, limit)] * n),
+        "query": lambda n: _workload(
+            folder, "query", "(d) one query at a time", query_lengths(n, seed=14), instruction=INSTRUCTION
+        ),
+    }
+    return [makers[name](count) for name, count in counts.items()]
+
+
+def _workload(folder: str, name: str, title: str, lengths: list[int], instruction: str = "") -> Workload:
+    texts = texts_of(folder, lengths, seed=len(name))
+    real = [len(row) for row in token_rows(folder, [instruction + text for text in texts])]
+    one_by_one = instruction != ""
+    singles = 0 if one_by_one else LATENCY_CALLS
+    return Workload(
+        name=name,
+        title=title,
+        texts=texts,
+        lengths=real,
+        instruction=instruction,
+        one_by_one=one_by_one,
+        singles=singles,
+    )
+
+
+def write_workloads(file: Path, folder: str, workloads: Sequence[Workload]) -> None:
+    """Writes what a fresh process of any environment reads with `read_workloads`."""
+    check = texts_of(folder, CHECK_TOKENS, seed=1)
+    file.write_text(json.dumps({"check": check, "workloads": [asdict(work) for work in workloads]}))
+
+
+def read_workloads(file: str, names: Sequence[str]) -> tuple[list[str], list[Workload]]:
+    """The texts to compare vectors on, and the workloads `names`."""
+    data: dict[str, Any] = json.loads(Path(file).read_text())
+    return data["check"], [Workload(**work) for work in data["workloads"] if work["name"] in names]
+
+
+def change_some(texts: Sequence[str], share: float = CHANGED) -> list[str]:
+    """The same texts with every so many of them edited, one at least: a later state of the same documents."""
+    step = max(1, round(1 / share))
+    return [f"{text} edited" if index % step == 0 else text for index, text in enumerate(texts)]
+
+
+def log_normal_lengths(
+    count: int, *, median: int = MEDIAN, smallest: int = SMALLEST, largest: int = LARGEST, seed: int = 0
+) -> list[int]:
+    """Lengths in tokens, log-normal around `median` and cut to `smallest` and `largest`."""
+    chance = random.Random(seed)
+    drawn = (round(chance.lognormvariate(math.log(median), SIGMA)) for _ in range(count))
+    return [min(max(length, smallest), largest) for length in drawn]
+
+
+def query_lengths(count: int, *, seed: int) -> list[int]:
+    """Lengths in tokens of short queries, evenly distributed."""
+    chance = random.Random(seed)
+    return [chance.randint(SHORTEST_QUERY, LONGEST_QUERY) for _ in range(count)]
+
+
+def make_texts(folder: str, count: int, *, median: int = MEDIAN, largest: int = LARGEST, seed: int = 0) -> list[str]:
+    """Texts of log-normal lengths for the tokenizer in `folder`."""
+    lengths = log_normal_lengths(count, median=median, largest=largest, seed=seed)
+    return texts_of(folder, lengths, seed=seed)
+
+
+def texts_of(folder: str, lengths: Sequence[int], *, seed: int) -> list[str]:
+    """Texts of just so many tokens, special ones included: words of which each is one token."""
+    words, special = _words(folder)
+    chance = random.Random(seed)
+    return [" ".join(chance.choices(words, k=max(1, length - special))) for length in lengths]
+
+
+def token_rows(folder: str, texts: Sequence[str]) -> list[list[int]]:
+    """Token ids of each text, special ones included, read from the checkpoint without this project."""
+    return [encoding.ids for encoding in _tokenizer(folder).encode_batch(list(texts))]
+
+
+@lru_cache
+def _tokenizer(folder: str) -> Any:
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    return tokenizer
+
+
+@lru_cache
+def _words(folder: str) -> tuple[list[str], int]:
+    """Words of one token each, whatever stands before them, and how many special tokens stand around a text."""
+    tokenizer = _tokenizer(folder)
+    # In byte-pair vocabularies Ġ stands for the space before a word.
+    bare = {token.removeprefix("Ġ") for token in tokenizer.get_vocab()}
+    words = sorted(word for word in bare if len(word) > 2 and word.isascii() and word.isalpha() and word.islower())
+    special = len(tokenizer.encode("").ids)
+    single = [
+        word
+        for word, alone, behind in zip(
+            words, tokenizer.encode_batch(words), tokenizer.encode_batch([f"the {word}" for word in words]), strict=True
+        )
+        if len(alone.ids) == special + 1 and len(behind.ids) == special + 2
+    ]
+    return single, special
