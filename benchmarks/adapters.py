@@ -52,25 +52,26 @@ class Ours:
 
     def __init__(self, folder: str, *, device: str, limit: int) -> None:
         from chroma_mlx import MLXEmbeddingFunction
-        from chroma_mlx.engine.model import Model
 
         self.device, self.computed = device, 0
         wanted: Any = device
         self._function = MLXEmbeddingFunction(
             folder, device=wanted, max_tokens=limit, query_instruction=INSTRUCTION, show_progress=False
         )
-        self._function.load()
-        self._count(Model)
+        self._count(self._function.encoder().load())
 
     def _count(self, model: Any) -> None:
-        """Counts what each forward pass is given: its own count where it has one, else rows to the longest."""
-        embed = model.embed
+        """Counts the tokens of each forward pass; attention alone pads some of them."""
+        encoder = model.encoder
 
-        def counted(this: Any, rows: Any, *more: Any, **options: Any) -> Any:
-            self.computed += padded(list(map(len, rows)), len(rows))
-            return embed(this, rows, *more, **options)
+        class Counting:
+            causal = encoder.causal
 
-        model.embed = counted
+            def __call__(this, batch: Any) -> Any:  # noqa: N805 - `self` is the outer one
+                self.computed += batch.ids.size
+                return encoder(batch)
+
+        object.__setattr__(model, "encoder", Counting())
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> Vectors:
         return self._function.encode(list(texts), "query" if instruction else "document")
