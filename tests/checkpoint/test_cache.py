@@ -20,7 +20,7 @@ from chroma_mlx.checkpoint.cache import (
     repo_of,
     verify_files,
 )
-from chroma_mlx.checkpoint.locate import find_cached
+from chroma_mlx.checkpoint.snapshot import find_cached
 from chroma_mlx.engine.model import unload_models
 from chroma_mlx.errors import CheckpointDiffers, CorruptCheckpoint, DownloadError, ModelNotFound
 from chroma_mlx.models.known import KNOWN_MODELS

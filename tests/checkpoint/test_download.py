@@ -28,7 +28,8 @@ from small import write_checkpoint
 
 from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.checkpoint.download import ATTEMPTS, FIRST_WAIT_S, LONGEST_WAIT_S, download
-from chroma_mlx.checkpoint.locate import find_cached, locate
+from chroma_mlx.checkpoint.locate import locate
+from chroma_mlx.checkpoint.snapshot import find_cached
 from chroma_mlx.errors import CorruptCheckpoint, DownloadError, ModelNotFound
 
 ROOT: Final = Path(__file__).parent.parent.parent
