@@ -114,13 +114,13 @@ def _download_once(
     """One attempt; adds to `fetched` the large files that were not in the cache before."""
     remote = ask_hub(repo_id, revision)
     repository = repository_folder(cache_path, repo_id)
-    _check_room(repo_id, remote.files, repository)
     bars = {"tqdm_class": _bar_class(shown=shows_progress(show_progress))}
     source = Source(repo_id, remote.commit, repository, bars)
+    _check_room(source, remote.files)
     large = [file for file in remote.files if file.sha256]
-    absent = [file for file in large if not is_in_cache(repository, file)]
+    absent = [file for file in large if not is_in_cache(source, file)]
     fetch_large(source, large)
-    still_absent = [file for file in absent if not is_in_cache(repository, file)]
+    still_absent = [file for file in absent if not is_in_cache(source, file)]
     with hub_errors(repo_id):
         folder = Path(
             hub().snapshot_download(
@@ -157,7 +157,7 @@ def _check_whole(source: Source, folder: Path, listing: Listing) -> None:
         try_opening(folder)
     except CheckpointError as error:
         for file in listing.files:
-            if is_in_cache(source.repository, file):
+            if is_in_cache(source, file):
                 hold_against_hash(source, file)  # one that was damaged in the cache goes, so that a new one comes
         raise CorruptCheckpoint(
             f"The repository {source.repo_id} was downloaded whole, but is no checkpoint that works: {error}"
@@ -199,26 +199,26 @@ def _not_sound(repo_id: str, value: object) -> DownloadError:
     )
 
 
-def _check_room(repo_id: str, files: Sequence[ListedFile], repository: Path) -> None:
+def _check_room(source: Source, files: Sequence[ListedFile]) -> None:
     """Raises DownloadError unless the disk of the cache holds what is still to come."""
-    cache = repository.parent
-    needed = sum(max(0, file.size - _bytes_there(repository, file.blob)) for file in files)
+    cache = source.repository.parent
+    needed = sum(
+        max(0, file.size - _bytes_begun(source.repository, file)) for file in files if not is_in_cache(source, file)
+    )
     existing = next(parent for parent in (cache, *cache.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if needed and needed + SPARE_BYTES > free:
         raise DownloadError(
-            f"The model {repo_id} needs {needed / 1e9:.2f} GB more in {cache}, but only {free / 1e9:.2f} GB are free "
-            "there. Make room (`chroma-mlx models prune --max-gb N`), or set cache_dir or CHROMA_MLX_CACHE_DIR to a "
-            "larger disk."
+            f"The model {source.repo_id} needs {needed / 1e9:.2f} GB more in {cache}, but only {free / 1e9:.2f} GB are "
+            "free there. Make room (`chroma-mlx models prune --max-gb N`), or set cache_dir or CHROMA_MLX_CACHE_DIR to "
+            "a larger disk."
         )
 
 
-def _bytes_there(repository: Path, blob: str | None) -> int:
-    """How much of a file is in the cache; what other versions of a repository have there does not count."""
-    if blob is None:
-        return 0
-    whole = repository / "blobs" / blob
-    return next((file.stat().st_size for file in (whole, *partials(whole)) if file.exists()), 0)
+def _bytes_begun(repository: Path, file: ListedFile) -> int:
+    """How much of a file an unfinished download has; what other versions of a repository have does not count."""
+    begun = partials(repository / "blobs" / file.blob) if file.blob else []
+    return next((partial.stat().st_size for partial in begun if partial.exists()), 0)
 
 
 def _bar_class(*, shown: bool) -> Any:

@@ -53,7 +53,7 @@ def fetch_large(source: Source, files: Sequence[ListedFile]) -> None:
     A blob that is there in its size is left as it is. Where the client has changed so that this cannot be
     done, nothing is: it fetches them itself, from the start. Raises what hub_errors does, CorruptCheckpoint.
     """
-    absent = [file for file in files if not is_in_cache(source.repository, file)]
+    absent = [file for file in files if not is_in_cache(source, file)]
     client = _find_client()
     if client is None or not absent:
         return None
@@ -72,21 +72,27 @@ def fetch_large(source: Source, files: Sequence[ListedFile]) -> None:
     return None
 
 
-def is_in_cache(repository: Path, file: ListedFile) -> bool:
+def is_in_cache(source: Source, file: ListedFile) -> bool:
     """Whether the cache has the content of a file, as far as its size tells."""
-    blob = repository / "blobs" / (file.blob or "")
-    return file.blob is not None and blob.is_file() and blob.stat().st_size == file.size
+    return _content(source, file) is not None
 
 
 def hold_against_hash(source: Source, file: ListedFile) -> None:
-    """Raises CorruptCheckpoint, and removes the blob, if its content is not the Hub's."""
-    if file.blob is None:
+    """Raises CorruptCheckpoint, and removes a cached content, if it is not the Hub's."""
+    content = _content(source, file)
+    if content is None or file.blob is None:
         return
-    blob = source.repository / "blobs" / file.blob
-    found = hash_like(blob, file.blob)
+    found = hash_like(content, file.blob)
     if found != file.blob:
-        blob.unlink()
+        content.unlink()
         raise _damaged(source, file, found)
+
+
+def _content(source: Source, file: ListedFile) -> Path | None:
+    """The blob of a file, or the file itself: on a disk without links the client keeps no blobs."""
+    itself = source.repository / "snapshots" / source.commit / file.path
+    blob = source.repository / "blobs" / file.blob if file.blob else itself
+    return next((path for path in (blob, itself) if path.is_file() and path.stat().st_size == file.size), None)
 
 
 def _find_client() -> _Client | None:
@@ -109,7 +115,7 @@ def _fetch(client: _Client, source: Source, file: ListedFile, stop: threading.Ev
     with hub_errors(source.repo_id), ExitStack() as stack:
         while not _entered(stack, client.lock(lock, timeout=LOCK_POLL_S)):
             _check(stop)
-        if is_in_cache(source.repository, file):
+        if is_in_cache(source, file):
             return
         with claimed(blob) as unfinished:
             resumed = _append(client, source, file, unfinished, stop)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import CheckpointError, UncheckedModel
+from ..models.known import find_known
 from .declared import Declared
 from .download import try_opening
 from .hashes import SHA1
@@ -50,17 +51,21 @@ def find_cached(repo_id: str, cache_path: Path | None, *, revision: str | None =
 
 
 def warn_if_unchecked(model_name: str, snapshot: Snapshot, why: str) -> None:
-    """Warns when nothing says that a snapshot has all its files, and neither do its own; `why` was not asked.
+    """Warns when nothing says that a snapshot has all its files, and neither do its own; `why` the Hub was not asked.
 
-    What then holds for pooling and prompts is the table's, else the architecture's own; dense layers that an
-    architecture has and a checkpoint lacks are an error when it is loaded.
+    Pooling and prompts are then the table's, else the architecture's own. Dense layers that an architecture
+    has and a checkpoint lacks are an error when it is loaded.
     """
     if snapshot.whole or snapshot.checkpoint is None or _names_what_is_there(snapshot.checkpoint.declared):
         return
+    known = find_known(model_name)
+    taken = (
+        f"the table's, {known.pooling!r}" if known else "the architecture's own, which may be another than the model's"
+    )
     warnings.warn(
-        f"The files of {model_name} in the cache may not be all: another program fetched them, they do not declare "
-        f"the pooling, and {why}. If the model has such a declaration, its vectors may be wrong. Run `chroma-mlx "
-        f"models download {model_name}` on a machine with a connection, which fetches only what is missing.",
+        f"The files of {model_name} in the cache may not be all: another program fetched them, or an unfinished "
+        f"download did, and {why}. They do not declare the pooling; it is taken to be {taken}. To be sure, run "
+        f"`chroma-mlx models download {model_name}` with a connection, which fetches only what is missing.",
         UncheckedModel,
         stacklevel=2,
     )

@@ -12,6 +12,7 @@ from small import write_checkpoint
 from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.checkpoint.cache import (
     CachedModel,
+    VerifiedFiles,
     list_cached,
     mark_used,
     plan_pruning,
@@ -78,7 +79,13 @@ def test_a_removed_model_is_gone_and_the_others_stay(cache: Path) -> None:
 def test_pruning_takes_the_least_recently_used_first_and_never_what_is_in_use() -> None:
     models = [
         CachedModel(
-            name=name, repo_id=name, folder=Path(name), size_bytes=size * 10**9, last_used=float(used), whole=True
+            name=name,
+            repo_id=name,
+            folder=Path(name),
+            size_bytes=size * 10**9,
+            last_used=float(used),
+            whole=True,
+            ours=True,
         )
         for name, size, used in [("old", 3, 1), ("middle", 2, 2), ("new", 4, 3)]
     ]
@@ -98,7 +105,7 @@ def test_pruning_leaves_other_programs_models_alone(cache: Path) -> None:
 
 
 def test_files_are_held_against_the_hashes_that_the_hub_stated(cache: Path) -> None:
-    assert verify_files(QWEN, cache) == ["config.json", "model.safetensors", "tokenizer.json"]
+    assert verify_files(QWEN, cache) == VerifiedFiles(("config.json", "model.safetensors", "tokenizer.json"), ())
     snapshot = find_cached(repo(QWEN), cache)
     assert snapshot is not None
     weights = Path(os.path.realpath(snapshot / "model.safetensors"))
@@ -108,7 +115,7 @@ def test_files_are_held_against_the_hashes_that_the_hub_stated(cache: Path) -> N
 
     with pytest.raises(CorruptCheckpoint, match=f"model.safetensors of {QWEN} is not what the Hub has"):
         verify_files(QWEN, cache)
-    with pytest.raises(DownloadError, match=r"is not whole in the cache. Fetch it: `chroma-mlx models download"):
+    with pytest.raises(DownloadError, match=r"not known to be whole in the cache\. Fetch what is missing"):
         verify_files("qwen3-8b-4bit", cache)
 
 

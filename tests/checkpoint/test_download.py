@@ -21,9 +21,9 @@ import filelock
 import huggingface_hub
 import numpy as np
 import pytest
+from hub_client import CHUNK, client_of, contents, use_endpoint
 from hub_server import HubServer
 from huggingface_hub import constants, file_download
-from huggingface_hub.utils import _http
 from small import write_checkpoint
 
 from chroma_mlx import MLXEmbeddingFunction
@@ -35,8 +35,6 @@ from chroma_mlx.errors import CorruptCheckpoint, DownloadError, ModelNotFound
 ROOT: Final = Path(__file__).parent.parent.parent
 REPO: Final = "someone/some-model"
 WEIGHTS: Final = "model.safetensors"
-# The client writes in chunks, and keeps nothing of one that was cut: 10 MB, more than a small checkpoint has.
-CHUNK: Final = 2**12
 BY_HAND: Final = f"hf download {REPO} --local-dir some-model"
 OTHERS: Final = {"README.md": "# A model", "pytorch_model.bin": "no pickle is wanted", "onnx/model.onnx": "nor this"}
 
@@ -53,24 +51,8 @@ def checkpoint(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
     """The small Hub, which the client in this process takes for the real one."""
-    # The client has read these from the environment when it was imported.
-    with HubServer.of_folder(REPO, checkpoint) as server:
-        use_endpoint(server.endpoint, monkeypatch)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        # The client waits a second between attempts of its own.
-        for module in (file_download, _http):
-            monkeypatch.setattr(module, "time", SimpleNamespace(**{**vars(time), "sleep": lambda _: None}))
-        huggingface_hub.close_session()
+    with HubServer.of_folder(REPO, checkpoint) as server, client_of(server, monkeypatch, tmp_path):
         yield server
-        huggingface_hub.close_session()
 
 
 @pytest.fixture
@@ -78,19 +60,10 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def use_endpoint(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
-
-
 def fetch(
     cache: Path, *, repo: str = REPO, show: bool | None = False, sleep: Callable[[float], None] | None = None
 ) -> Path:
     return download(repo, revision=None, cache_path=cache, show_progress=show, sleep=sleep or (lambda _: None))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def half(server: HubServer) -> int:
@@ -139,8 +112,10 @@ def test_the_layout_is_the_hubs_own(server: HubServer, cache: Path, tmp_path: Pa
     assert Path(found) == folder
     theirs = tmp_path / "theirs"
     huggingface_hub.snapshot_download(REPO, cache_dir=theirs, allow_patterns=patterns)
-    names = [sorted(str(path.relative_to(root)) for path in root.rglob("*")) for root in (cache, theirs)]
-    assert names[0] == names[1]
+    names = [{str(path.relative_to(root)) for path in root.rglob("*")} for root in (cache, theirs)]
+    noted = f"models--someone--some-model/chroma-mlx.{server.commit}.json"
+    assert names[0] - names[1] == {noted}
+    assert names[1] <= names[0]
     links = [{path.name: os.readlink(path) for path in root.rglob("*.safetensors")} for root in (cache, theirs)]
     assert links[0] == links[1]
 
