@@ -59,9 +59,7 @@ def warn_if_unchecked(model_name: str, snapshot: Snapshot, why: str) -> None:
     if snapshot.whole or snapshot.checkpoint is None or _names_what_is_there(snapshot.checkpoint.declared):
         return
     known = find_known(model_name)
-    taken = (
-        f"the table's, {known.pooling!r}" if known else "the architecture's own, which may be another than the model's"
-    )
+    taken = f"the table's, {known.pooling!r}" if known else "the architecture's own, which may not be the model's"
     warnings.warn(
         f"The files of {model_name} in the cache may not be all: another program fetched them, or an unfinished "
         f"download did, and {why}. They do not declare the pooling; it is taken to be {taken}. To be sure, run "
