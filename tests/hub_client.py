@@ -24,7 +24,7 @@ def client_of(server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """The client in this process talks to `server`, with no token, and waits for nothing."""
     # It has read these from the environment when it was imported.
     use_endpoint(server.endpoint, monkeypatch)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)  # the first of 0.x have none
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
@@ -43,7 +43,20 @@ def client_of(server: HubServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 def use_endpoint(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+    for module in (constants, file_download):  # 0.x has it in both
+        template = endpoint + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", template, raising=False)
+
+
+def go_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with HF_HUB_OFFLINE=1."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    _close_sessions()  # 0.x looks when it makes one
+
+
+def go_online(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    _close_sessions()
 
 
 def contents(folder: Path) -> dict[str, bytes]:

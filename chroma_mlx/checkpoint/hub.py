@@ -101,10 +101,10 @@ def _may_pass(error: BaseException) -> bool:
     if status is not None:
         return status in TRANSIENT
     errors = hub().errors
+    if isinstance(error, errors.LocalEntryNotFoundError):  # in 0.x a ValueError, too
+        return error.__cause__ is not None and _may_pass(error.__cause__)
     if isinstance(error, errors.OfflineModeIsEnabled | errors.FileMetadataError | ValueError):
         return False
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return error.__cause__ is not None and _may_pass(error.__cause__)
     # A full disk or a folder without permission stays so.
     return getattr(error, "errno", None) is None or isinstance(error, ConnectionError | TimeoutError)
 

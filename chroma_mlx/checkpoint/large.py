@@ -133,7 +133,7 @@ def _fetch(client: _Client, source: Source, file: ListedFile, stop: threading.Ev
 
 def _append(client: _Client, source: Source, file: ListedFile, unfinished: Path, stop: threading.Event) -> bool:
     """Fetches what an unfinished file lacks; returns whether it had a beginning."""
-    with _Stream(unfinished, stop) as stream:
+    with AppendingFile(unfinished, stop) as stream:
         if stream.tell() > file.size:
             stream.seek(0)
             stream.truncate()
@@ -151,7 +151,7 @@ def _append(client: _Client, source: Source, file: ListedFile, unfinished: Path,
     return start > 0
 
 
-class _Stream(io.BufferedWriter):
+class AppendingFile(io.BufferedWriter):
     """A file to append to, which ends a download when it is told to."""
 
     def __init__(self, file: Path, stop: threading.Event) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 import warnings
 from collections.abc import Iterator
@@ -13,9 +14,8 @@ import huggingface_hub
 import numpy as np
 import pytest
 from hub_cache import put_into_cache
-from hub_client import client_of, contents
+from hub_client import client_of, contents, go_offline, go_online
 from hub_server import HubServer
-from huggingface_hub import constants
 from small import CHECKPOINTS, write_checkpoint
 
 from chroma_mlx import MLXEmbeddingFunction
@@ -67,8 +67,9 @@ def forget_clients_listings(cache: Path) -> None:
     """As if the client were one before 2.0, which keeps no listing of a commit."""
     for folder in cache.glob("models--*/trees"):
         shutil.rmtree(folder)
-    kept: dict[str, Any] = getattr(pytest.importorskip("huggingface_hub._tree_cache"), "_IN_MEMORY_TREE_CACHE", {})
-    kept.clear()
+    if importlib.util.find_spec("huggingface_hub._tree_cache"):
+        kept: dict[str, Any] = importlib.import_module("huggingface_hub._tree_cache").__dict__["_IN_MEMORY_TREE_CACHE"]
+        kept.clear()
 
 
 def wanted(server: HubServer) -> dict[str, bytes]:
@@ -124,7 +125,7 @@ def test_what_may_lack_its_pooling_is_used_offline_with_a_warning(
     fetch_as_transformers(bert, cache)
     folder = find_snapshot(REPO, cache)
     assert folder is not None
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    go_offline(monkeypatch)
     with pytest.warns(
         UncheckedModel, match=r"may not be all: .*could not be asked \(OfflineModeIsEnabled\).*own, which"
     ):
@@ -193,7 +194,7 @@ def test_a_conversion_that_mlx_lm_fetched_works_offline(
 ) -> None:
     with hub_of(write_checkpoint(tmp_path / "source"), monkeypatch, tmp_path) as server:
         theirs = Path(huggingface_hub.snapshot_download(REPO, cache_dir=cache, allow_patterns=OF_MLX_LM))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        go_offline(monkeypatch)
         if list(cache.glob("models--*/trees/*.json")):
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
@@ -202,7 +203,7 @@ def test_a_conversion_that_mlx_lm_fetched_works_offline(
         forget_clients_listings(cache)
         with pytest.warns(UncheckedModel, match="may not be all"):
             assert find(cache) == theirs
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        go_online(monkeypatch)
         server.behave()
         assert find(cache) == theirs
         assert not server.sent, "what is there was fetched again"
