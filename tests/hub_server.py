@@ -252,7 +252,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def write(self, name: str, content: bytes) -> None:
-        self.wfile.write(content)
-        self.wfile.flush()
+        # Counted before, or who has all of it could look before it is counted.
         with self.hub.lock:
             self.hub.sent[name] += len(content)
+        self.wfile.write(content)
+        self.wfile.flush()
