@@ -19,7 +19,7 @@ from .hashes import SHA1, SHA256, matching
 
 # What a text model needs; not its ONNX, PyTorch or OpenVINO twins, which can be most of a repository.
 PATTERNS: Final = ("*.json", "*.safetensors")
-# The format of the client's own listing, trees/COMMIT.json, that is known here (huggingface_hub 2.x).
+# The format of the client's own listing, trees/COMMIT.json, that is known here (as of huggingface_hub 2.4).
 CLIENT_FORMAT: Final = 1
 
 

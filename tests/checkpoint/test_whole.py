@@ -64,7 +64,7 @@ def find(cache: Path, *, repo: str = REPO, auto_download: bool = True) -> Path:
 
 
 def forget_clients_listings(cache: Path) -> None:
-    """As if the client were one before 2.0, which keeps no listing of a commit."""
+    """As if the client were an older one, which keeps no listing of a commit."""
     for folder in cache.glob("models--*/trees"):
         shutil.rmtree(folder)
     if importlib.util.find_spec("huggingface_hub._tree_cache"):
