@@ -7,7 +7,7 @@ import random
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from ..errors import CheckpointError, CorruptCheckpoint, DownloadError, Unsuppor
 from ..progress import shows_progress
 from .hashes import SHA1, SHA256, matching
 from .hub import TransientError, by_hand, hub, hub_errors, repository_folder
-from .large import Source, fetch_large, hold_against_hash, is_in_cache
+from .large import Source, drop_damaged, fetch_large, hold_against_hash, is_in_cache
 from .listing import (
     PATTERNS,
     ListedFile,
@@ -44,6 +44,14 @@ class Remote:
     files: tuple[ListedFile, ...]
 
 
+@dataclass(slots=True)
+class _Done:
+    """What the attempts of a download have done: the large files that came, and whether it began the snapshot."""
+
+    fetched: set[str] = field(default_factory=set)
+    began: bool | None = None
+
+
 def download(
     repo_id: str,
     *,
@@ -64,10 +72,10 @@ def download(
     content is not the Hub's.
     """
     wait = FIRST_WAIT_S
-    fetched: set[str] = set()
+    done = _Done()
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            folder = _download_once(repo_id, revision, cache_path, show_progress, fetched)
+            folder = _download_once(repo_id, revision, cache_path, show_progress, done)
         except TransientError as error:
             asked = error.retry_after_s
             # Spread a little, or all that were refused together would come again together.
@@ -77,7 +85,7 @@ def download(
             sleep(pause)
             wait *= 2.0
         else:
-            if fetched and on_fetch is not None:
+            if done.fetched and on_fetch is not None:
                 on_fetch(folder)
             return folder
     raise AssertionError("the last attempt returns or raises")
@@ -109,17 +117,23 @@ def try_opening(folder: Path) -> Checkpoint | None:
 
 
 def _download_once(
-    repo_id: str, revision: str | None, cache_path: Path | None, show_progress: bool | None, fetched: set[str]
+    repo_id: str, revision: str | None, cache_path: Path | None, show_progress: bool | None, done: _Done
 ) -> Path:
-    """One attempt; adds to `fetched` the large files that were not in the cache before."""
+    """One attempt; notes in `done` what it did."""
     remote = ask_hub(repo_id, revision)
     repository = repository_folder(cache_path, repo_id)
     bars = {"tqdm_class": _bar_class(shown=shows_progress(show_progress))}
     source = Source(repo_id, remote.commit, repository, bars)
+    if done.began is None:
+        # Other programs make the snapshot at their first file, this one at the last.
+        done.began = not (repository / "snapshots" / remote.commit).exists()
     _check_room(source, remote.files)
     large = [file for file in remote.files if file.sha256]
     absent = [file for file in large if not is_in_cache(source, file)]
+    done.fetched.update(file.path for file in absent)  # it counts once all have come
     fetch_large(source, large)
+    for file in remote.files:
+        drop_damaged(source, file)  # or the client, to which a name is enough, would leave it
     still_absent = [file for file in absent if not is_in_cache(source, file)]
     with hub_errors(repo_id):
         folder = Path(
@@ -134,8 +148,7 @@ def _download_once(
         )
     for file in still_absent:
         hold_against_hash(source, file)
-    fetched.update(file.path for file in absent)
-    listing = Listing(remote.files, fetched=bool(fetched))
+    listing = Listing(remote.files, fetched=done.began)
     _check_whole(source, folder, listing)
     earlier = read_listing(folder)
     write_listing(folder, replace(listing, fetched=listing.fetched or bool(earlier and earlier.fetched)))

@@ -88,11 +88,21 @@ def hold_against_hash(source: Source, file: ListedFile) -> None:
         raise _damaged(source, file, found)
 
 
+def drop_damaged(source: Source, file: ListedFile) -> None:
+    """Removes what the cache has under a file's name in another size than the file's."""
+    if not is_in_cache(source, file):
+        for path in _places(source, file):
+            path.unlink(missing_ok=True)
+
+
 def _content(source: Source, file: ListedFile) -> Path | None:
     """The blob of a file, or the file itself: on a disk without links the client keeps no blobs."""
+    return next((path for path in _places(source, file) if path.is_file() and path.stat().st_size == file.size), None)
+
+
+def _places(source: Source, file: ListedFile) -> list[Path]:
     itself = source.repository / "snapshots" / source.commit / file.path
-    blob = source.repository / "blobs" / file.blob if file.blob else itself
-    return next((path for path in (blob, itself) if path.is_file() and path.stat().st_size == file.size), None)
+    return [source.repository / "blobs" / file.blob, itself] if file.blob else [itself]
 
 
 def _find_client() -> _Client | None:

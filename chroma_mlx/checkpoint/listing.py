@@ -43,7 +43,7 @@ class ListedFile:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """What a commit has to have. `fetched`: this program brought the weights, so the snapshot is its own."""
+    """What a commit has to have. `fetched`: this program began the snapshot, so it is its own."""
 
     files: tuple[ListedFile, ...]
     fetched: bool

@@ -29,7 +29,7 @@ from safetensors.numpy import load, save
 from small import write_checkpoint
 
 from chroma_mlx import MLXEmbeddingFunction
-from chroma_mlx.checkpoint.cache import verify_files
+from chroma_mlx.checkpoint.cache import list_cached, verify_files
 from chroma_mlx.checkpoint.download import ATTEMPTS, FIRST_WAIT_S, LONGEST_WAIT_S, download
 from chroma_mlx.checkpoint.large import AppendingFile
 from chroma_mlx.checkpoint.locate import locate
@@ -349,6 +349,8 @@ def test_several_files_are_fetched_at_once_and_each_is_resumed(server: HubServer
     assert_completes(cache, server)
     assert server.sent[names[0]] == len(server.files[names[0]]) - CHUNK
     assert [server.sent[name] for name in names[1:]] == [0, 0], "a file that was complete was fetched again"
+    (model,) = list_cached(cache, named=[REPO])
+    assert model.ours, "what two runs of this program fetched is not taken for ours"
 
 
 def test_a_file_is_no_longer_written_when_another_one_has_failed(tmp_path: Path) -> None:
@@ -470,7 +472,12 @@ def test_a_server_that_has_too_many_is_given_the_time_it_asks_for(server: HubSer
 @pytest.mark.parametrize("part", ["/api/models", WEIGHTS, "config.json"])
 def test_a_server_that_fails_twice_is_asked_again(server: HubServer, cache: Path, part: str) -> None:
     server.refuse(part, 500, times=2)
-    assert contents(fetch(cache)) == wanted(server)
+    fetched: list[Path] = []
+    folder = download(
+        REPO, revision=None, cache_path=cache, show_progress=False, on_fetch=fetched.append, sleep=lambda _: None
+    )
+    assert contents(folder) == wanted(server)
+    assert fetched == [folder], "what an earlier attempt brought does not count"
 
 
 @pytest.mark.parametrize("part", ["/api/models", WEIGHTS])

@@ -19,6 +19,7 @@ from hub_server import HubServer
 from small import CHECKPOINTS, write_checkpoint
 
 from chroma_mlx import MLXEmbeddingFunction
+from chroma_mlx.checkpoint.cache import list_cached
 from chroma_mlx.checkpoint.download import ATTEMPTS, download
 from chroma_mlx.checkpoint.locate import locate
 from chroma_mlx.checkpoint.snapshot import find_cached, find_snapshot
@@ -104,6 +105,8 @@ def test_dense_layers_that_another_program_left_out_are_fetched(
         vectors = MLXEmbeddingFunction(REPO, cache_dir=cache).encode(["a text"])
         assert WEIGHTS not in server.sent
         assert "2_Dense/model.safetensors" in server.sent
+    (model,) = list_cached(cache, named=[REPO])
+    assert (model.whole, model.ours) == (True, False), "what another program began is taken for ours"
     assert np.array_equal(vectors, MLXEmbeddingFunction(str(CHECKPOINTS / "gemma-official")).encode(["a text"]))
     unload_models()
 
@@ -250,6 +253,7 @@ def test_a_model_of_which_a_file_went_or_was_cut_is_not_whole(bert: HubServer, c
     blob = (folder / name).resolve()
     blob.write_bytes(blob.read_bytes()[:-1])
     assert find_cached(REPO, cache) is None
+    assert contents(find(cache)) == wanted(bert)
     blob.unlink()
     assert find_cached(REPO, cache) is None
     assert contents(find(cache)) == wanted(bert)
