@@ -190,3 +190,7 @@ class UncheckedSpace(UserWarning):
 
 class CheckpointDiffers(UserWarning):
     """A checkpoint is not what the table of models says of it; what the checkpoint says holds."""
+
+
+class UncheckedModel(UserWarning):
+    """A model of the cache is used although nothing says that all of its files are there."""

@@ -20,6 +20,7 @@ LAYERS: Final = (
     "demo",
     "__init__",
     "diagnosis",
+    "model_cache",
     "router",
     "functions",
     "engine",

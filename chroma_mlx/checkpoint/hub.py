@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ChromaMLXError, DownloadError, MissingPackage, ModelNotFound
 from ..models.known import KNOWN_MODELS
 
-# What a text model needs; not its ONNX, PyTorch or OpenVINO twins, which can be most of a repository.
-PATTERNS: Final = ("*.json", "*.safetensors")
 # Answers of a server that may be others in a moment.
 TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -26,6 +26,31 @@ def hub() -> Any:
     except ImportError as error:
         raise MissingPackage("huggingface_hub", "huggingface-hub") from error
     return huggingface_hub
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether the client takes a text for a repository's id."""
+    client, utils = hub(), import_module("huggingface_hub.utils")
+    try:
+        utils.validate_repo_id(name)
+    except client.errors.HFValidationError:
+        return False
+    return True
+
+
+def repository_folder(cache_path: Path | None, repo_id: str) -> Path:
+    """Where the Hub's cache keeps a model's repository, whether it is there or not; None is the cache in force."""
+    return cache_folder(cache_path) / "--".join(("models", *repo_id.split("/")))
+
+
+def cache_folder(cache_path: Path | None) -> Path:
+    """`cache_path`, or the cache that HF_HUB_CACHE and HF_HOME name."""
+    if cache_path is None:
+        hub()
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        cache_path = Path(HF_HUB_CACHE)
+    return cache_path.expanduser()
 
 
 class TransientError(DownloadError):
@@ -76,10 +101,10 @@ def _may_pass(error: BaseException) -> bool:
     if status is not None:
         return status in TRANSIENT
     errors = hub().errors
+    if isinstance(error, errors.LocalEntryNotFoundError):  # in 0.x a ValueError, too
+        return error.__cause__ is not None and _may_pass(error.__cause__)
     if isinstance(error, errors.OfflineModeIsEnabled | errors.FileMetadataError | ValueError):
         return False
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return error.__cause__ is not None and _may_pass(error.__cause__)
     # A full disk or a folder without permission stays so.
     return getattr(error, "errno", None) is None or isinstance(error, ConnectionError | TimeoutError)
 

@@ -106,7 +106,8 @@ def get_model(
 ) -> Model:
     """The model of `spec`, loaded at the first call and shared from then on. Safe from any thread.
 
-    With `max_cache_gb` the models used least recently leave the cache when one is loaded, never one in use.
+    With `max_cache_gb` the models used least recently leave the cache after a download: of those that this
+    program fetched, and never one in use.
 
     Raises ModelNotFound, DownloadError, CheckpointError or one of its kinds, EngineError. A failure is
     not kept: the next call tries again.
@@ -117,15 +118,21 @@ def get_model(
         lock = _locks.setdefault(spec, threading.Lock())
     with lock:
         if (model := _models.get(spec)) is None:
+            fetched: list[Path] = []
             folder = locate(
-                spec.model_name, cache_path=spec.cache_path, auto_download=auto_download, show_progress=show_progress
+                spec.model_name,
+                cache_path=spec.cache_path,
+                auto_download=auto_download,
+                show_progress=show_progress,
+                on_fetch=fetched.append,
             )
             model = load_model(folder, device=spec.device)
             _report_differences(spec.model_name, model)
             _models[spec] = model
             mark_used(folder)
-            if max_cache_gb is not None:
-                prune_cache(spec.cache_path, max_cache_gb, keep=[loaded.model_name for loaded in list(_models)])
+            if fetched and max_cache_gb is not None:
+                in_use = [loaded.checkpoint.folder for loaded in list(_models.values())]
+                prune_cache(spec.cache_path, max_cache_gb, keep=in_use)
     return model
 
 

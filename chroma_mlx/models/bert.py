@@ -126,6 +126,9 @@ class Model:
         """
         L, first = ids.shape[1], self.config.first_position
         places = mx.arange(first, first + L)[None, :]  # (1, L)
+        if first:  # XLM-R counts past a padding token that is in a text, and gives it the place before the first
+            real = ids != first - 1  # (B, L)
+            places = mx.where(real, mx.cumsum(real.astype(mx.int32), axis=1) + first - 1, first - 1)  # (B, L)
         x = self.norm(self.words(ids) + self.positions(places) + self.types(mx.zeros_like(places)))  # (B, L, H)
         sight = Sight(lengths=None if int(lengths.min()) == L else lengths)
         for layer in self.layers:
