@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import CorruptCheckpoint, DownloadError, ModelNotFound
-from ..models.known import KNOWN_MODELS, find_known
+from ..models.known import KNOWN_MODELS, REPO_ID, find_known
 from .download import CHUNK_BYTES, hash_file
 from .hub import hub
-from .locate import REPO_ID, find_cached
+from .locate import find_cached
 
 MARK: Final = "chroma-mlx.used"
 BYTES_A_GB: Final = 1e9

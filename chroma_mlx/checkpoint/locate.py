@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from pathlib import Path
 from typing import Final
 
 from ..errors import CheckpointError, DownloadError, ModelNotFound, UnsupportedModel
-from ..models.known import KNOWN_MODELS
+from ..models.known import KNOWN_MODELS, REPO_ID
 from .download import download
 from .hub import PATTERNS, by_hand, hub, known_names
 from .open import open_checkpoint
 
 BUILTIN_FOLDER: Final = Path(__file__).parent.parent / "builtin" / "checkpoint"
-REPO_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def locate(model_name: str, *, cache_path: Path | None, auto_download: bool, show_progress: bool | None) -> Path:

@@ -20,7 +20,8 @@ from ..checkpoint.dense import dense_shapes
 from ..checkpoint.fit import check_fit
 from ..checkpoint.locate import locate
 from ..errors import CheckpointDiffers, CheckpointError, CorruptCheckpoint, EngineError
-from ..models.architecture import Defaults, Encoder, find_architecture, find_defaults
+from ..models.architecture import Encoder, find_architecture, find_defaults
+from ..models.defaults import Defaults
 from ..models.known import find_known
 from .mlx_thread import mlx_thread
 from .tokens import TokenIds, Tokenizer
