@@ -16,11 +16,18 @@ from .open import open_checkpoint
 BUILTIN_FOLDER: Final = Path(__file__).parent.parent / "builtin" / "checkpoint"
 
 
-def locate(model_name: str, *, cache_path: Path | None, auto_download: bool, show_progress: bool | None) -> Path:
+def locate(
+    model_name: str,
+    *,
+    cache_path: Path | None,
+    auto_download: bool,
+    show_progress: bool | None,
+    why_not: str = "auto_download is off (turned on, it would be fetched)",
+) -> Path:
     """The folder of `model_name`: a short name of the table, a local folder, or a Hub repository id.
 
     Raises ModelNotFound when it is none of these, DownloadError when it is not cached and cannot be
-    downloaded or may not.
+    downloaded, or may not: `why_not` says why without `auto_download`.
     """
     known = KNOWN_MODELS.get(model_name)
     if known is not None and known.repo_id is None:
@@ -38,8 +45,7 @@ def locate(model_name: str, *, cache_path: Path | None, auto_download: bool, sho
         return cached
     if not auto_download:
         raise DownloadError(
-            f"The model {model_name!r} ({repo_id}) is not whole in the cache, and auto_download is off. "
-            f"{by_hand(repo_id)}"
+            f"The model {model_name!r} ({repo_id}) is not whole in the cache, and {why_not}. {by_hand(repo_id)}"
         )
     return download(
         repo_id,

@@ -131,7 +131,16 @@ def run_path(options: argparse.Namespace) -> int:
     """Prints the folder; fetches nothing."""
     from ..checkpoint.locate import locate
 
-    print(locate(options.model, cache_path=_cache_path(options), auto_download=False, show_progress=False))
+    why_not = f"`models path` fetches nothing: `chroma-mlx models download {options.model}` does"
+    print(
+        locate(
+            options.model,
+            cache_path=_cache_path(options),
+            auto_download=False,
+            show_progress=False,
+            why_not=why_not,
+        )
+    )
     return 0
 
 

@@ -279,6 +279,11 @@ def find_known(model_name: str) -> KnownModel | None:
     return next((row for row in KNOWN_MODELS.values() if row.repo_id == model_name), None) if model_name else None
 
 
+def is_own(row: KnownModel) -> bool:
+    """Whether a row came with the package, so that every process on every machine has it."""
+    return row in _ROWS
+
+
 def register_model(model: KnownModel, *, replace: bool = False) -> None:
     """Adds a row, so that its short name works wherever a model's name does, in this process.
 

@@ -45,7 +45,9 @@ def test_path_prints_the_folder_and_verify_the_files(cache: Path, capsys: pytest
     assert main(["models", "verify", QWEN]) == 0
     assert "3 files are what the Hub has: config.json" in capsys.readouterr().out
     assert main(["models", "path", "qwen3-8b-4bit"]) == 1
-    assert "is not whole in the cache, and auto_download is off" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "whole in the cache, and `models path` fetches nothing: `chroma-mlx models download qwen3-8b-4bit`" in said
+    assert "auto_download" not in said
 
 
 def test_info_says_what_the_table_and_the_files_say(capsys: pytest.CaptureFixture[str]) -> None:
