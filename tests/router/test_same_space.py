@@ -11,7 +11,8 @@ from chromadb.utils.embedding_functions import DefaultEmbeddingFunction, ONNXMin
 
 from chroma_mlx import EmbeddingRouter
 from chroma_mlx.errors import CollectionMismatch, ConfigError, UncheckedSpace
-from chroma_mlx.router.matching import with_fingerprint
+from chroma_mlx.models.known import KNOWN_MODELS
+from chroma_mlx.router.matching import MODEL_OF_DEFAULT, with_fingerprint
 from chroma_mlx.router.same_space import SEARCHED, check_sample, has_few_bits
 
 TEXTS = ["The Moon orbits the Earth.", "Let the dough rise under a cloth.", "Oil the squeaking chain."]
@@ -170,6 +171,10 @@ def test_a_collection_of_chromas_default_is_refused_with_the_one_model_that_fits
     message = "model_name='all-minilm-l6-v2' in mode 'mlx' with `same_space=True`"
     with pytest.raises(CollectionMismatch, match=message):
         EmbeddingRouter(**settings).collection(client, name)
+
+
+def test_the_model_that_is_named_for_chromas_default_is_in_the_table() -> None:
+    assert KNOWN_MODELS[MODEL_OF_DEFAULT].dimension == 384
 
 
 @pytest.mark.parametrize("word", ["yes", "", 1, None])
