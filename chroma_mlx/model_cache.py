@@ -11,7 +11,6 @@ for the configuration in force), and from it the cache's folder. Model names are
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,14 +18,12 @@ from .checkpoint import cache
 from .checkpoint.cache import CachedModel, VerifiedFiles
 from .checkpoint.locate import locate
 from .config import ConfigSource, resolve
-from .models.known import KnownModel, find_known
 
 if TYPE_CHECKING:
-    from .router.report import ModelInfo
+    from .diagnosis.description import Description
 
 __all__ = [
     "CachedModel",
-    "ModelFacts",
     "VerifiedFiles",
     "download_model",
     "list_models",
@@ -38,25 +35,21 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelFacts:
-    """What is known of a model: its row in the table, if it has one, and what it is as configured on this machine."""
-
-    known: KnownModel | None
-    files: ModelInfo
-
-
 def list_models(*, named: Collection[str] = (), config: ConfigSource = None) -> list[CachedModel]:
     """The cached models of the table and those `named`, the last used first."""
     return cache.list_cached(_cache_path(config), named=named)
 
 
-def model_info(model_name: str, *, config: ConfigSource = None) -> ModelFacts:
-    """What the table says of a model (a folder, too) and what its files say. Fetches and loads nothing."""
-    from .router.router import EmbeddingRouter
+def model_info(model_name: str, *, config: ConfigSource = None) -> Description:
+    """What the table says of a model (a folder, too), what its files state, and what differs.
 
-    router = EmbeddingRouter(resolve(config, {"model_name": model_name, "mode": "mlx"}).config)
-    return ModelFacts(find_known(model_name), router.model_info())
+    Fetches and loads nothing.
+
+    Raises ModelNotFound for one that is neither in the table nor on this disk, CheckpointError.
+    """
+    from .diagnosis.description import describe_model
+
+    return describe_model(resolve(config, {"model_name": model_name, "mode": "mlx"}).config)
 
 
 def download_model(model_name: str, *, show_progress: bool | None = None, config: ConfigSource = None) -> Path:
@@ -103,7 +96,13 @@ def prune_models(
 
 def model_path(model_name: str, *, config: ConfigSource = None) -> Path:
     """The folder of a model that is on this disk. Fetches nothing; raises ModelNotFound, DownloadError."""
-    return locate(model_name, cache_path=_cache_path(config), auto_download=False, show_progress=False)
+    return locate(
+        model_name,
+        cache_path=_cache_path(config),
+        auto_download=False,
+        show_progress=False,
+        why_not=f"this fetches nothing: `chroma-mlx models download {model_name}` does",
+    )
 
 
 def _cache_path(config: ConfigSource) -> Path | None:

@@ -35,7 +35,7 @@ def test_a_model_is_listed_found_verified_described_and_removed(config: Embeddin
     assert model_cache.model_path(QWEN, config=config).is_relative_to(model.folder)
     assert model_cache.verify_model(QWEN, config=config).unchecked == ()
     facts = model_cache.model_info(QWEN, config=config)
-    assert (facts.known, facts.files.dimension) == (KNOWN_MODELS[QWEN], 32)
+    assert (facts.table, facts.files.dimension) == (KNOWN_MODELS[QWEN], 32)
     assert model_cache.remove_model(QWEN, config=config) > 10_000
     with pytest.raises(DownloadError, match="is not whole in the cache"):
         model_cache.model_path(QWEN, config=config)

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import CorruptCheckpoint, DownloadError, ModelNotFound
-from ..models.known import KNOWN_MODELS, find_known
+from ..models.known import KNOWN_MODELS, REPO_ID, find_known
 from .hashes import SHA1, SHA256, hash_like
 from .hub import hub, repository_folder
 from .listing import read_listing
-from .locate import REPO_ID
 from .partial import SUFFIX, is_written
 from .snapshot import find_cached
 

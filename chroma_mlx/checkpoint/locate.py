@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 from ..errors import DownloadError, ModelNotFound
-from ..models.known import KNOWN_MODELS
+from ..models.known import KNOWN_MODELS, REPO_ID
 from .download import ask_hub, download
 from .hub import by_hand, is_repo_id, known_names
 from .snapshot import find_snapshot, warn_if_unchecked
 
 BUILTIN_FOLDER: Final = Path(__file__).parent.parent / "builtin" / "checkpoint"
-REPO_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def locate(
@@ -25,6 +23,7 @@ def locate(
     cache_path: Path | None,
     auto_download: bool,
     show_progress: bool | None,
+    why_not: str = "auto_download is off (turned on, it would be fetched)",
     on_fetch: Callable[[Path], None] | None = None,
 ) -> Path:
     """The folder of `model_name`: a short name of the table, a local folder, or a Hub repository id.
@@ -34,7 +33,7 @@ def locate(
     called with the folder after a download of weights.
 
     Raises ModelNotFound when it is none of these, DownloadError when it is not cached and cannot be
-    downloaded or may not.
+    downloaded, or may not: `why_not` says why without `auto_download`.
     """
     known = KNOWN_MODELS.get(model_name)
     if known is not None and known.repo_id is None:
@@ -51,8 +50,7 @@ def locate(
     if not auto_download:
         if cached is None:
             raise DownloadError(
-                f"The model {model_name!r} ({repo_id}) is not whole in the cache, and auto_download is off. "
-                f"{by_hand(repo_id)}"
+                f"The model {model_name!r} ({repo_id}) is not whole in the cache, and {why_not}. {by_hand(repo_id)}"
             )
         warn_if_unchecked(model_name, cached, "it may not be downloaded now")
         return cached.folder

@@ -88,22 +88,29 @@ def run_list(options: argparse.Namespace) -> int:
 
 
 def run_info(options: argparse.Namespace) -> int:
-    """Prints the table's row and what the files on this disk say."""
-    import dataclasses
-
+    """Prints the table's row, what the files on this disk say, and where they differ."""
     from ..model_cache import model_info
 
-    facts = model_info(options.model, config=options.config)
-    files = facts.files.to_dict()
-    known = facts.known
-    table = dataclasses.asdict(known) | {"download_bytes": known.download_bytes} if known else None
+    found = model_info(options.model, config=options.config).to_dict()
     if options.json:
-        print(json.dumps({"table": table, "files": files}, indent=2))
+        print(json.dumps(found, ensure_ascii=False, indent=2))
         return 0
-    for title, values in (("table", table), ("as configured, on this disk", files)):
+    absent = f"not on this disk; `chroma-mlx models download {options.model}` fetches it"
+    for key, title, instead in (
+        ("table", "table", "not in the table"),
+        ("declared", "declared by its files", absent),
+        ("files", "as configured", absent),
+    ):
+        if found[key] is None:
+            print(f"{title}: {instead}")
+            continue
         print(f"{title}:")
-        for key, value in (values or {"": "not in the table"}).items():
-            print(f"  {key:<16} {value}")
+        for name, value in found[key].items():
+            print(f"  {name:<16} {'-' if value is None else value}")
+    if found["differences"]:
+        print("the files differ from the table, and hold:")
+    for name, pair in found["differences"].items():
+        print(f"  {name:<16} {pair['files']!r}, not {pair['table']!r}")
     return 0
 
 

@@ -20,9 +20,11 @@ from ..checkpoint.dense import dense_shapes
 from ..checkpoint.fit import check_fit
 from ..checkpoint.locate import locate
 from ..errors import CheckpointDiffers, CheckpointError, CorruptCheckpoint, EngineError
-from ..models.architecture import Defaults, Encoder, find_architecture, find_defaults
+from ..models.architecture import Encoder, find_architecture, find_defaults
+from ..models.defaults import Defaults
 from ..models.known import find_known
 from .mlx_thread import mlx_thread
+from .stated import read_stated
 from .tokens import TokenIds, Tokenizer
 
 if TYPE_CHECKING:
@@ -141,12 +143,8 @@ def _report_differences(model_name: str, model: Model) -> None:
     known = find_known(model_name)
     if known is None:
         return
-    found = {
-        "architecture": (known.architecture, model.checkpoint.config.get("model_type")),
-        "dimension": (known.dimension, model.dimension),
-        "pooling": (known.pooling, model.checkpoint.declared.pooling or known.pooling),
-    }
-    different = [f"{name} is {now!r}, not {was!r}" for name, (was, now) in found.items() if was != now]
+    found = read_stated(model.checkpoint).differences(known)
+    different = [f"{name} is {now!r}, not {was!r}" for name, (was, now) in found.items()]
     if different:
         warnings.warn(
             f"The checkpoint of {model_name} is not what the table of models says: {', '.join(different)}. What the "

@@ -186,7 +186,7 @@ class MLXEmbedder:
         if self.checkpoint() is None:
             raise DownloadError(
                 f"The model {self.config.model_name!r} is not in the cache, and a health check fetches nothing. Fetch "
-                "it with `router.load()`."
+                f"it with `router.load()`, or `chroma-mlx models download {self.config.model_name}` in a shell."
             )
         self.embed([PROBE], "query")
         return f"{self.config.model_name} embedded a text"
