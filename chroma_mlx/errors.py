@@ -194,3 +194,7 @@ class CheckpointDiffers(UserWarning):
 
 class CacheSetAside(UserWarning):
     """The vector cache cannot be used any more in this process; every text is computed."""
+
+
+class UncheckedModel(UserWarning):
+    """A model of the cache is used although nothing says that all of its files are there."""

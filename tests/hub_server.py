@@ -61,6 +61,8 @@ class HubServer:
     halted: threading.Event = field(default_factory=threading.Event)
     go_on: threading.Event = field(default_factory=threading.Event)
     refusals: list[Refusal] = field(default_factory=list)
+    # What is stated of a repository and its files in place of the truth, by the field's name.
+    stated: dict[str, str] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -107,7 +109,7 @@ class HubServer:
 
     def behave(self) -> None:
         """Ends everything that was told, and forgets what was counted."""
-        for each in (self.refusals, self.instead, self.cut_at, self.halt_at, self.asked, self.sent):
+        for each in (self.refusals, self.instead, self.cut_at, self.halt_at, self.asked, self.sent, self.stated):
             each.clear()
         self.halted.clear()
 
@@ -147,7 +149,15 @@ class HubServer:
                 if "lfs" in entry:
                     sibling["lfs"] = {"sha256": entry["lfs"]["oid"], "size": entry["size"], "pointerSize": 134}
             siblings.append(sibling)
-        return {"id": self.repo, "modelId": self.repo, "sha": self.commit, "siblings": siblings, "tags": []}
+        self.misstate(siblings)
+        sha = self.stated.get("sha", self.commit)
+        return {"id": self.repo, "modelId": self.repo, "sha": sha, "siblings": siblings, "tags": []}
+
+    def misstate(self, siblings: list[dict[str, Any]]) -> None:
+        """Puts what is `stated` in place of the truth."""
+        for sibling in siblings:
+            for entry in (sibling, sibling.get("lfs", {})):
+                entry.update({key: value for key, value in self.stated.items() if key in entry})
 
 
 def git_hash(content: bytes) -> str:
@@ -242,7 +252,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
 
     def write(self, name: str, content: bytes) -> None:
-        self.wfile.write(content)
-        self.wfile.flush()
+        # Counted before, or who has all of it could look before it is counted.
         with self.hub.lock:
             self.hub.sent[name] += len(content)
+        self.wfile.write(content)
+        self.wfile.flush()

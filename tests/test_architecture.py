@@ -19,6 +19,7 @@ LAYERS: Final = (
     "cli",
     "demo",
     "__init__",
+    "model_cache",
     "diagnosis",
     "router",
     "functions",
@@ -28,7 +29,9 @@ LAYERS: Final = (
     "config",
     "texts",
     "settings",
-    "models.known",  # a table of data, which the settings and the checkpoints read
+    "models.known",  # tables of data, which the settings and the checkpoints read
+    "models.defaults",
+    "rules",
     "progress",
     "blas",
     "errors",
@@ -51,7 +54,7 @@ NAMES: Final = {name_of(file) for file in MODULES}
 
 
 def layer_of(module: str) -> str:
-    if module == "models.known":
+    if module in LAYERS:
         return module
     first = module.partition(".")[0]
     return "models.architectures" if first == "models" else first

@@ -72,7 +72,7 @@ def test_every_example_is_tested_here() -> None:
     assert {file.name for file in EXAMPLES.iterdir() if not file.name.startswith(("_", "."))} == tested
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/router.md", "docs/adding-a-model.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/router.md", "docs/adding-a-model.md", "docs/models.md"])
 def test_the_snippets_of_a_page_run_and_print_what_it_shows(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,30 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
+import shutil
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import CorruptCheckpoint, DownloadError, ModelNotFound
-from ..models.known import KNOWN_MODELS, find_known
-from .download import CHUNK_BYTES, hash_file
-from .hub import hub
-from .locate import REPO_ID, find_cached
+from ..models.known import KNOWN_MODELS, REPO_ID, find_known
+from .hashes import SHA1, SHA256, hash_like
+from .hub import hub, repository_folder
+from .listing import read_listing
+from .partial import SUFFIX, is_written
+from .snapshot import find_cached
 
 MARK: Final = "chroma-mlx.used"
 BYTES_A_GB: Final = 1e9
-SHA256_DIGITS: Final = 64
-SHA1_DIGITS: Final = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CachedModel:
     """A model in the cache. `size_bytes` is what its files take, `last_used` a time in seconds since 1970.
 
-    `name` is its short name, else the repository's id; `whole` says whether every file is there.
+    `name` is its short name, else the repository's id; `whole` says whether every file is known to be there,
+    and `ours` that this program fetched all that is, so that no other counts on it.
     """
 
     name: str
@@ -35,28 +36,60 @@ class CachedModel:
     size_bytes: int
     last_used: float
     whole: bool
+    ours: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedFiles:
+    """The files of a model that are what the Hub has, and those for which no hash is known here."""
+
+    right: tuple[str, ...]
+    unchecked: tuple[str, ...]
 
 
 def list_cached(cache_path: Path | None = None, *, named: Collection[str] = ()) -> list[CachedModel]:
     """The cached models of the table and of the repositories `named`, the last used first.
 
-    Others in the same cache are other programs' and left alone.
+    Others in the same cache are other programs' and left alone. What an unfinished download has left counts.
     """
     wanted = {row.repo_id: row.name for row in KNOWN_MODELS.values() if row.repo_id}
-    wanted |= {repo_id: (find_known(repo_id) or _Named(repo_id)).name for repo_id in map(repo_of, named)}
+    for repo_id in map(repo_of, named):
+        known = find_known(repo_id)
+        wanted[repo_id] = known.name if known else repo_id
+    scanned = {repo.repo_id: repo for repo in _repos(_cache_info(cache_path)) if repo.repo_type == "model"}
     models = [
-        CachedModel(
-            name=wanted[repo.repo_id],
-            repo_id=repo.repo_id,
-            folder=repo.repo_path,
-            size_bytes=repo.size_on_disk,
-            last_used=_last_used(repo.repo_path, repo.last_modified),
-            whole=find_cached(repo.repo_id, cache_path, revision=_revision(repo.repo_id)) is not None,
-        )
-        for repo in _repos(_cache_info(cache_path))
-        if repo.repo_id in wanted and repo.repo_type == "model"
+        _describe(name, repo_id, folder, scanned.get(repo_id), cache_path)
+        for repo_id, name in wanted.items()
+        if (folder := repository_folder(cache_path, repo_id)).is_dir()
     ]
-    return sorted(models, key=lambda model: model.last_used, reverse=True)
+    return sorted((model for model in models if model), key=lambda model: model.last_used, reverse=True)
+
+
+def _describe(name: str, repo_id: str, folder: Path, repo: Any, cache_path: Path | None) -> CachedModel | None:
+    """A repository of the cache; `repo` is what the client knows of it, None where only unfinished files are."""
+    unfinished = list(folder.glob("blobs/*.incomplete"))  # what downloads have left, ours and the client's
+    snapshots = list(folder.glob("snapshots/*"))
+    size = max(_bytes_in(folder), repo.size_on_disk if repo else 0)
+    if not size:
+        return None  # no bytes of a model: a folder that a name or a lock made
+    own = [listing is not None and listing.fetched for listing in map(read_listing, snapshots)]
+    return CachedModel(
+        name=name,
+        repo_id=repo_id,
+        folder=folder,
+        size_bytes=size,
+        last_used=_last_used(folder),
+        whole=find_cached(repo_id, cache_path, revision=_revision(repo_id)) is not None,
+        ours=all(own)
+        and bool(own or unfinished)
+        and all(file.name.endswith(SUFFIX) and not is_written(file) for file in unfinished),
+    )
+
+
+def _bytes_in(folder: Path) -> int:
+    """What the blobs and the files of snapshots take, without those elsewhere that they link to."""
+    files = (file for part in ("blobs", "snapshots") for file in (folder / part).rglob("*"))
+    return sum(file.lstat().st_size for file in files if file.is_file() and not file.is_symlink())
 
 
 def repo_of(model_name: str) -> str:
@@ -75,43 +108,63 @@ def repo_of(model_name: str) -> str:
 
 
 def remove_model(model_name: str, cache_path: Path | None = None) -> int:
-    """Removes a model from the cache; returns the bytes that are free now. Raises ModelNotFound if it is not there."""
+    """Removes a model from the cache, with what unfinished downloads have left; returns the bytes that are free now.
+
+    Raises ModelNotFound if it is not there.
+    """
     repo_id = repo_of(model_name)
+    folder = repository_folder(cache_path, repo_id)
     info = _cache_info(cache_path)
     repos = [repo for repo in _repos(info) if repo.repo_id == repo_id and repo.repo_type == "model"]
-    if not repos:
+    if not repos and not any(folder.glob("*/*")):
         raise ModelNotFound(f"{model_name!r} ({repo_id}) is not in the cache, so there is nothing to remove.")
-    strategy = info.delete_revisions(*(revision.commit_hash for revision in repos[0].revisions))
-    strategy.execute()
-    return int(strategy.expected_freed_size)
+    freed = _bytes_in(folder)
+    if repos:
+        # By the client, which knows what else refers to a file.
+        strategy = info.delete_revisions(*(revision.commit_hash for revision in repos[0].revisions))
+        freed = max(freed, int(strategy.expected_freed_size))
+        strategy.execute()
+    if folder.is_dir():
+        shutil.rmtree(folder)
+    return freed
 
 
-def plan_pruning(models: Collection[CachedModel], max_gb: float, keep: Collection[str] = ()) -> list[CachedModel]:
+def plan_pruning(
+    models: Collection[CachedModel], max_gb: float, keep: Collection[str | Path] = ()
+) -> list[CachedModel]:
     """Which models go so that the rest takes at most `max_gb` (10**9 bytes), the least recently used first.
 
-    Those whose repository is in `keep` stay, even if that is more.
+    Those in `keep` (a name, a repository's id, or a folder of the cache) stay, even if that is more.
     """
     size = sum(model.size_bytes for model in models)
     going = []
     for model in sorted(models, key=lambda model: model.last_used):
         if size <= max_gb * BYTES_A_GB:
             break
-        if model.repo_id not in keep:
+        if not any(_is_of(model, each) for each in keep):
             going.append(model)
             size -= model.size_bytes
     return going
 
 
-def prune_cache(cache_path: Path | None, max_gb: float, *, keep: Collection[str] = ()) -> list[CachedModel]:
-    """Removes what `plan_pruning` says, but for the models named in `keep`; returns what is gone."""
-    kept = {known.repo_id for known in map(find_known, keep) if known} | set(keep)
-    going = plan_pruning(list_cached(cache_path), max_gb, {repo_id for repo_id in kept if repo_id})
+def prunable(cache_path: Path | None = None, *, named: Collection[str] = ()) -> list[CachedModel]:
+    """The cached models that may be pruned: those that this program fetched, and those that are `named`."""
+    chosen = set(map(repo_of, named))
+    return [model for model in list_cached(cache_path, named=named) if model.ours or model.repo_id in chosen]
+
+
+def prune_cache(
+    cache_path: Path | None, max_gb: float, *, named: Collection[str] = (), keep: Collection[str | Path] = ()
+) -> list[CachedModel]:
+    """Removes what `plan_pruning` says of those that are `prunable`, but for `keep`; returns what is gone."""
+    going = plan_pruning(prunable(cache_path, named=named), max_gb, keep)
     for model in going:
-        remove_model(model.repo_id, cache_path)
+        with contextlib.suppress(ModelNotFound):  # another process was quicker
+            remove_model(model.repo_id, cache_path)
     return going
 
 
-def verify_files(model_name: str, cache_path: Path | None = None) -> list[str]:
+def verify_files(model_name: str, cache_path: Path | None = None) -> VerifiedFiles:
     """The files of a cached model, each held against the hash that the Hub has for it.
 
     Raises DownloadError when the model is not whole in the cache, CorruptCheckpoint naming a file that differs.
@@ -120,20 +173,36 @@ def verify_files(model_name: str, cache_path: Path | None = None) -> list[str]:
     folder = find_cached(repo_id, cache_path, revision=_revision(repo_id))
     if folder is None:
         raise DownloadError(
-            f"{model_name!r} is not whole in the cache. Fetch it: `chroma-mlx models download {model_name}`."
+            f"{model_name!r} is not known to be whole in the cache. Fetch what is missing: `chroma-mlx models download "
+            f"{model_name}`."
         )
-    checked = []
+    listing = read_listing(folder)
+    stated = {file.path: file.blob for file in listing.files} if listing else {}
+    right, unchecked = [], []
     for file in sorted(path for path in folder.rglob("*") if path.is_file()):
-        blob = Path(os.path.realpath(file))
-        # The cache names a blob by the hash that the Hub stated: SHA-256 for large files, git's for small ones.
-        found = {SHA256_DIGITS: hash_file, SHA1_DIGITS: _hash_as_git}.get(len(blob.name))
-        if found is not None and found(blob) != blob.name:
+        name = file.relative_to(folder).as_posix()
+        expected = stated.get(name) or _first_link(file)
+        if not SHA256.fullmatch(expected) and not SHA1.fullmatch(expected):
+            unchecked.append(name)
+            continue
+        if hash_like(file, expected) != expected:
             raise CorruptCheckpoint(
-                f"{file.relative_to(folder)} of {model_name} is not what the Hub has: its hash differs. Remove the "
-                f"model (`chroma-mlx models remove {model_name}`) and download it again."
+                f"{name} of {model_name} is not what the Hub has: its hash differs. Remove the model (`chroma-mlx "
+                f"models remove {model_name}`) and download it again."
             )
-        checked.append(str(file.relative_to(folder)))
-    return checked
+        right.append(name)
+    return VerifiedFiles(tuple(right), tuple(unchecked))
+
+
+def _first_link(file: Path) -> str:
+    """The name of the blob a file links to, by which the cache has the Hub's hash of it.
+
+    Only the first link: the blob can be one itself, into a store that has names of another kind.
+    """
+    try:
+        return Path(os.readlink(file)).name
+    except OSError:
+        return ""
 
 
 def mark_used(folder: Path) -> None:
@@ -147,18 +216,19 @@ def mark_used(folder: Path) -> None:
             (folder.parent.parent / MARK).touch()
 
 
-def _last_used(repository: Path, downloaded: float) -> float:
+def _last_used(repository: Path) -> float:
+    """When a model was used, or, where that was never noted, when the last of its bytes came."""
     try:
         return (repository / MARK).stat().st_mtime
     except OSError:
-        return downloaded
+        return max((file.stat().st_mtime for file in repository.glob("blobs/*") if file.exists()), default=0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Named:
-    """A repository that the table does not have, under its id."""
-
-    name: str
+def _is_of(model: CachedModel, named: str | Path) -> bool:
+    """Whether a name, an id or a folder is this model's."""
+    if isinstance(named, Path):
+        return named.resolve().is_relative_to(model.folder.resolve())
+    return named in (model.name, model.repo_id)
 
 
 def _revision(repo_id: str) -> str | None:
@@ -176,11 +246,3 @@ def _cache_info(cache_path: Path | None) -> Any:
 
 def _repos(info: Any) -> Collection[Any]:
     return info.repos if info is not None else ()
-
-
-def _hash_as_git(file: Path) -> str:
-    digest = hashlib.sha1(f"blob {file.stat().st_size}\0".encode(), usedforsecurity=False)
-    with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -9,6 +9,7 @@ architecture's own default holds.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ POOLING_FLAGS: Final = {
     "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
     "pooling_mode_weightedmean_tokens": "weightedmean",
 }
+# The order that the engine computes, and that a modules.json has to have.
+MODULE_ORDER: Final = re.compile("Transformer,Pooling,(Dense,)*(Normalize,)?")
 POOLING_NAMES: Final = {"cls": "cls", "mean": "mean", "lasttoken": "last"}
 SUPPORTED_POOLINGS: Final = ("last", "mean", "cls")
 # sentence-transformers named this file after the architecture once, and still reads all of these.
@@ -110,6 +113,13 @@ def read_declared(folder: Path) -> Declared:
                 f"{folder / 'modules.json'} has a module of the kind {kind!r}, which is not implemented. "
                 "Leaving it out would give wrong vectors, so the model is refused."
             )
+    order = [kind for kind, _ in modules]
+    if modules and not MODULE_ORDER.fullmatch("".join(f"{kind}," for kind in order)):
+        raise UnsupportedModel(
+            f"{folder / 'modules.json'} has the modules {', '.join(order)}. Computed are Transformer, Pooling, any "
+            "number of Dense, and Normalize at the end, in this order. Another order would give wrong vectors, so the "
+            "model is refused."
+        )
     pooling, include_prompt = _read_pooling(pooling_folder)
     prompts = _read_prompts(folder / "config_sentence_transformers.json")
     max_tokens, lower_case = _read_limits(transformer)

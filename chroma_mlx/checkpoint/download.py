@@ -1,42 +1,55 @@
-"""Fetches a model into the Hub's cache: room on the disk first, then the large files, each held against its hash."""
+"""Fetches a model into the Hub's cache: room on the disk first, then the files, and a note of what is whole."""
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import random
 import shutil
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from fnmatch import fnmatch
-from inspect import signature
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import CheckpointError, CorruptCheckpoint, DownloadError, UnsupportedModel
 from ..progress import shows_progress
-from .hub import PATTERNS, TransientError, by_hand, hub, hub_errors
-from .open import open_checkpoint
+from .hashes import SHA1, SHA256, matching
+from .hub import TransientError, by_hand, hub, hub_errors, repository_folder
+from .large import Source, drop_damaged, fetch_large, hold_against_hash, is_in_cache
+from .listing import (
+    PATTERNS,
+    ListedFile,
+    Listing,
+    is_inside,
+    is_needed,
+    read_listing,
+    write_listing,
+    write_whole,
+)
+from .open import Checkpoint, open_checkpoint
+from .partial import partials
 
 ATTEMPTS: Final = 5
 FIRST_WAIT_S: Final = 0.5
 LONGEST_WAIT_S: Final = 60.0
 # Left free beside the files: a cache that fills a disk stops more than this program.
 SPARE_BYTES: Final = 256 * 2**20
-CHUNK_BYTES: Final = 2**20
 
 
 @dataclass(frozen=True, slots=True)
-class RemoteFile:
-    """A file of a repository that a model needs; `sha256` where the Hub keeps it as a large file.
+class Remote:
+    """What the Hub says of a repository: the commit that is asked for, and its files that a model needs."""
 
-    `blob` is its name in the cache, None where the Hub does not say.
-    """
+    commit: str
+    files: tuple[ListedFile, ...]
 
-    path: str
-    size: int
-    sha256: str | None
-    blob: str | None
+
+@dataclass(slots=True)
+class _Done:
+    """What the attempts of a download have done: the large files that came, and whether it began the snapshot."""
+
+    fetched: set[str] = field(default_factory=set)
+    began: bool | None = None
 
 
 def download(
@@ -45,19 +58,24 @@ def download(
     revision: str | None,
     cache_path: Path | None,
     show_progress: bool | None,
+    on_fetch: Callable[[Path], None] | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Path:
     """Downloads what a text model needs of a repository; returns its folder in the cache.
 
-    What an interrupted run has left is taken up. Errors of the network and the server's "too many" are tried
-    again up to ATTEMPTS times, with waits that double or are what the server asks for. Two processes that
-    begin at once download once: each file is locked as the client does it. Raises ModelNotFound, DownloadError
-    (which names the manual way), CorruptCheckpoint for a file whose content is not the Hub's.
+    What is there is not fetched again, and what an interrupted run has left is taken up. Errors of the
+    network and the server's "too many" are tried again up to ATTEMPTS times, with waits that double or are
+    what the server asks for. Two processes that begin at once download once: each file is locked as the
+    client does it. `on_fetch` is called with the folder when large files came over the network.
+
+    Raises ModelNotFound, DownloadError (which names the manual way), CorruptCheckpoint for a file whose
+    content is not the Hub's.
     """
     wait = FIRST_WAIT_S
+    done = _Done()
     for attempt in range(1, ATTEMPTS + 1):
         try:
-            return _download_once(repo_id, revision, cache_path, show_progress)
+            folder = _download_once(repo_id, revision, cache_path, show_progress, done)
         except TransientError as error:
             asked = error.retry_after_s
             # Spread a little, or all that were refused together would come again together.
@@ -66,136 +84,154 @@ def download(
                 raise DownloadError(str(error)) from error.__cause__
             sleep(pause)
             wait *= 2.0
+        else:
+            if done.fetched and on_fetch is not None:
+                on_fetch(folder)
+            return folder
     raise AssertionError("the last attempt returns or raises")
 
 
-def _download_once(repo_id: str, revision: str | None, cache_path: Path | None, show_progress: bool | None) -> Path:
-    client = hub()
+def ask_hub(repo_id: str, revision: str | None) -> Remote:
+    """The files of a repository that PATTERNS take. Raises what hub_errors does, DownloadError where there are none."""
     with hub_errors(repo_id):
-        info = client.HfApi(library_name="chroma-mlx").model_info(repo_id, revision=revision, files_metadata=True)
-    files = _needed(info)
-    if not files:
+        info = hub().HfApi(library_name="chroma-mlx").model_info(repo_id, revision=revision, files_metadata=True)
+    files = tuple(_listed(repo_id, each) for each in info.siblings or [] if is_needed(each.rfilename))
+    has_weights = any(file.path.endswith(".safetensors") for file in files)
+    if not has_weights or not any(Path(file.path).name == "config.json" for file in files):
         raise DownloadError(
             f"The repository {repo_id} has no *.safetensors with a config.json, so it holds no model that this engine "
             f"can run. Use a conversion in safetensors. {by_hand(repo_id)}"
         )
-    from huggingface_hub.constants import HF_HUB_CACHE
+    return Remote(_name(repo_id, SHA1, info.sha), files)
 
-    cache = (Path(HF_HUB_CACHE) if cache_path is None else cache_path).expanduser()
-    repository = cache / client.file_download.repo_folder_name(repo_id=repo_id, repo_type="model")
-    _check_room(repo_id, files, repository)
+
+def try_opening(folder: Path) -> Checkpoint | None:
+    """The checkpoint of a folder whose files go together; None if it is one that this engine does not compute.
+
+    (Loading says what is not supported.) Raises CheckpointError when files are missing or damaged.
+    """
+    try:
+        return open_checkpoint(folder)
+    except UnsupportedModel:
+        return None
+
+
+def _download_once(
+    repo_id: str, revision: str | None, cache_path: Path | None, show_progress: bool | None, done: _Done
+) -> Path:
+    """One attempt; notes in `done` what it did."""
+    remote = ask_hub(repo_id, revision)
+    repository = repository_folder(cache_path, repo_id)
     bars = {"tqdm_class": _bar_class(shown=shows_progress(show_progress))}
+    source = Source(repo_id, remote.commit, repository, bars)
+    if done.began is None:
+        # Other programs make the snapshot at their first file, this one at the last.
+        done.began = not (repository / "snapshots" / remote.commit).exists()
+    _check_room(source, remote.files)
+    large = [file for file in remote.files if file.sha256]
+    absent = [file for file in large if not is_in_cache(source, file)]
+    done.fetched.update(file.path for file in absent)  # it counts once all have come
+    fetch_large(source, large)
+    for file in remote.files:
+        drop_damaged(source, file)  # or the client, to which a name is enough, would leave it
+    still_absent = [file for file in absent if not is_in_cache(source, file)]
     with hub_errors(repo_id):
-        for file in files:
-            if file.sha256:
-                _fetch_large(client, repo_id, info.sha, file, repository, bars)
         folder = Path(
-            client.snapshot_download(
+            hub().snapshot_download(
                 repo_id,
-                revision=revision,
+                revision=remote.commit,  # a branch could have moved since it was asked for
                 cache_dir=cache_path,
                 allow_patterns=list(PATTERNS),
                 library_name="chroma-mlx",
                 **bars,
             )
         )
-    try:
-        open_checkpoint(folder)
-    except UnsupportedModel:
-        pass  # it is whole; loading says what is not supported
-    except CheckpointError as error:
-        raise CorruptCheckpoint(
-            f"The repository {repo_id} was downloaded whole, but is no checkpoint that works: {error}"
-        ) from error
+    for file in still_absent:
+        hold_against_hash(source, file)
+    listing = Listing(remote.files, fetched=done.began)
+    _check_whole(source, folder, listing)
+    earlier = read_listing(folder)
+    write_listing(folder, replace(listing, fetched=listing.fetched or bool(earlier and earlier.fetched)))
+    _note_revision(repository, revision or "main", remote.commit)
     return folder
 
 
-def _fetch_large(
-    client: Any, repo_id: str, commit: str, file: RemoteFile, repository: Path, options: dict[str, Any]
-) -> None:
-    """Brings a large file among the blobs of the cache, from where an earlier run stopped; the client then links it.
-
-    The client by itself (2.4) begins a file anew: an unfinished one belongs to a call and is removed when that
-    fails. Its lock is held, so that its other users wait. A file has its name when its hash is right.
-    """
-    assert file.sha256 is not None
-    blob = repository / "blobs" / file.sha256
-    unfinished = _unfinished(blob)
-    lock = repository.parent / ".locks" / repository.name / f"{blob.name}.lock"
-    for each in (blob, lock):
-        each.parent.mkdir(parents=True, exist_ok=True)
-    with client.utils.WeakFileLock(lock):
-        if not blob.exists():
-            get = client.file_download.http_get
-            with unfinished.open("ab") as stream:
-                if stream.tell() > file.size:
-                    stream.seek(0)
-                    stream.truncate()
-                get(
-                    client.hf_hub_url(repo_id, file.path, revision=commit),
-                    stream,
-                    resume_size=stream.tell(),
-                    expected_size=file.size,
-                    displayed_filename=file.path,
-                    headers=client.utils.build_hf_headers(library_name="chroma-mlx"),
-                    # Older clients have no such argument.
-                    **{name: value for name, value in options.items() if name in signature(get).parameters},
-                )
-        whole = blob if blob.exists() else unfinished
-        found = hash_file(whole)
-        if found != file.sha256:
-            whole.unlink()
-            raise CorruptCheckpoint(
-                f"{file.path} of {repo_id} has the SHA-256 {found[:12]}…, but the Hub's is {file.sha256[:12]}…, so it "
-                "was damaged on its way and was removed. Download the model again."
-            )
-        whole.replace(blob)
+def _check_whole(source: Source, folder: Path, listing: Listing) -> None:
+    missing = listing.missing(folder)
+    if missing:
+        # Where the Hub fails in between, the client returns what it has.
+        raise TransientError(
+            f"The download of {source.repo_id} ended without {', '.join(missing[:3])}. The Hub gave no answer for "
+            f"them, or a file in the cache is damaged. Download it again, after `chroma-mlx models remove "
+            f"{source.repo_id}` if that changes nothing. {by_hand(source.repo_id)}",
+            retry_after_s=None,
+        )
+    try:
+        try_opening(folder)
+    except CheckpointError as error:
+        for file in listing.files:
+            if is_in_cache(source, file):
+                hold_against_hash(source, file)  # one that was damaged in the cache goes, so that a new one comes
+        raise CorruptCheckpoint(
+            f"The repository {source.repo_id} was downloaded whole, but is no checkpoint that works: {error}"
+        ) from error
 
 
-def _unfinished(blob: Path) -> Path:
-    return blob.with_name(f"{blob.name}.chroma-mlx.incomplete")
+def _note_revision(repository: Path, revision: str, commit: str) -> None:
+    """Notes which commit a branch or tag is, as the client does when it is asked for one."""
+    if revision != commit and is_inside(revision):
+        with contextlib.suppress(OSError):
+            write_whole(repository / "refs" / revision, commit)
 
 
-def _needed(info: Any) -> list[RemoteFile]:
-    """The files of a repository that PATTERNS take; empty when no model is among them."""
-    files = []
-    for each in info.siblings or []:
-        if any(fnmatch(each.rfilename, pattern) for pattern in PATTERNS):
-            sha256 = getattr(each.lfs, "sha256", None) if each.lfs else None
-            files.append(RemoteFile(each.rfilename, int(each.size or 0), sha256, sha256 or each.blob_id))
-    has_weights = any(file.path.endswith(".safetensors") for file in files)
-    return files if has_weights and any(Path(file.path).name == "config.json" for file in files) else []
+def _listed(repo_id: str, each: Any) -> ListedFile:
+    if not is_inside(each.rfilename):
+        raise _not_sound(repo_id, each.rfilename)
+    sha256 = getattr(each.lfs, "sha256", None) if each.lfs else None
+    return ListedFile(
+        each.rfilename,
+        int(each.size or 0),
+        None if sha256 is None else _name(repo_id, SHA256, sha256),
+        None if each.blob_id is None else _name(repo_id, SHA1, each.blob_id),
+    )
 
 
-def _check_room(repo_id: str, files: list[RemoteFile], repository: Path) -> None:
+def _name(repo_id: str, pattern: Any, value: object) -> str:
+    """A hash that the server states. It becomes a file's name, so nothing else will do."""
+    found = matching(pattern, value)
+    if found is None:
+        raise _not_sound(repo_id, value)
+    return found
+
+
+def _not_sound(repo_id: str, value: object) -> DownloadError:
+    return DownloadError(
+        f"The server's description of {repo_id} has {str(value)[:80]!r} where the hash or the name of a file should "
+        "be. It is no Hub, or something between changed its answer, so nothing was fetched. See what HF_ENDPOINT and "
+        f"the proxy are set to. {by_hand(repo_id)}"
+    )
+
+
+def _check_room(source: Source, files: Sequence[ListedFile]) -> None:
     """Raises DownloadError unless the disk of the cache holds what is still to come."""
-    cache = repository.parent
-    needed = sum(max(0, file.size - _bytes_there(repository, file.blob)) for file in files)
+    cache = source.repository.parent
+    needed = sum(
+        max(0, file.size - _bytes_begun(source.repository, file)) for file in files if not is_in_cache(source, file)
+    )
     existing = next(parent for parent in (cache, *cache.absolute().parents) if parent.exists())
     free = shutil.disk_usage(existing).free
     if needed and needed + SPARE_BYTES > free:
         raise DownloadError(
-            f"The model {repo_id} needs {needed / 1e9:.2f} GB more in {cache}, but only {free / 1e9:.2f} GB are free "
-            "there. Make room (`chroma-mlx models prune --max-gb N`), or set cache_dir or CHROMA_MLX_CACHE_DIR to a "
-            "larger disk."
+            f"The model {source.repo_id} needs {needed / 1e9:.2f} GB more in {cache}, but only {free / 1e9:.2f} GB are "
+            "free there. Make room (`chroma-mlx models prune --max-gb N`), or set cache_dir or CHROMA_MLX_CACHE_DIR to "
+            "a larger disk."
         )
 
 
-def _bytes_there(repository: Path, blob: str | None) -> int:
-    """How much of a file is in the cache; what other versions of a repository have there does not count."""
-    if blob is None:
-        return 0
-    whole = repository / "blobs" / blob
-    return next((file.stat().st_size for file in (whole, _unfinished(whole)) if file.exists()), 0)
-
-
-def hash_file(file: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with file.open("rb") as stream:
-        while chunk := stream.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+def _bytes_begun(repository: Path, file: ListedFile) -> int:
+    """How much of a file an unfinished download has; what other versions of a repository have does not count."""
+    begun = partials(repository / "blobs" / file.blob) if file.blob else []
+    return next((partial.stat().st_size for partial in begun if partial.exists()), 0)
 
 
 def _bar_class(*, shown: bool) -> Any:

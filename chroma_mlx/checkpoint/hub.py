@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ChromaMLXError, DownloadError, MissingPackage, ModelNotFound
-from ..models.known import KNOWN_MODELS
+from ..models.known import KNOWN_MODELS, find_known, is_own
 
-# What a text model needs; not its ONNX, PyTorch or OpenVINO twins, which can be most of a repository.
-PATTERNS: Final = ("*.json", "*.safetensors")
 # Answers of a server that may be others in a moment.
 TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
 
@@ -26,6 +26,31 @@ def hub() -> Any:
     except ImportError as error:
         raise MissingPackage("huggingface_hub", "huggingface-hub") from error
     return huggingface_hub
+
+
+def is_repo_id(name: str) -> bool:
+    """Whether the client takes a text for a repository's id."""
+    client, utils = hub(), import_module("huggingface_hub.utils")
+    try:
+        utils.validate_repo_id(name)
+    except client.errors.HFValidationError:
+        return False
+    return True
+
+
+def repository_folder(cache_path: Path | None, repo_id: str) -> Path:
+    """Where the Hub's cache keeps a model's repository, whether it is there or not; None is the cache in force."""
+    return cache_folder(cache_path) / "--".join(("models", *repo_id.split("/")))
+
+
+def cache_folder(cache_path: Path | None) -> Path:
+    """`cache_path`, or the cache that HF_HUB_CACHE and HF_HOME name."""
+    if cache_path is None:
+        hub()
+        from huggingface_hub.constants import HF_HUB_CACHE
+
+        cache_path = Path(HF_HUB_CACHE)
+    return cache_path.expanduser()
 
 
 class TransientError(DownloadError):
@@ -58,6 +83,11 @@ def hub_errors(repo_id: str) -> Iterator[None]:
         ) from error
     except errors.RevisionNotFoundError as error:
         raise ModelNotFound(f"The repository {repo_id!r} has not the revision that was asked for: {error}") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise DownloadError(
+            f"The model {repo_id} is not cached, and HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set (offline mode is "
+            f"enabled), so it is not downloaded. Unset it where there is a connection. {by_hand(repo_id)}"
+        ) from error
     except (OSError, network_error, ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0].rstrip(".")
         status = getattr(getattr(error, "response", None), "status_code", None)
@@ -76,10 +106,10 @@ def _may_pass(error: BaseException) -> bool:
     if status is not None:
         return status in TRANSIENT
     errors = hub().errors
+    if isinstance(error, errors.LocalEntryNotFoundError):  # in 0.x a ValueError, too
+        return error.__cause__ is not None and _may_pass(error.__cause__)
     if isinstance(error, errors.OfflineModeIsEnabled | errors.FileMetadataError | ValueError):
         return False
-    if isinstance(error, errors.LocalEntryNotFoundError):
-        return error.__cause__ is not None and _may_pass(error.__cause__)
     # A full disk or a folder without permission stays so.
     return getattr(error, "errno", None) is None or isinstance(error, ConnectionError | TimeoutError)
 
@@ -93,10 +123,25 @@ def _retry_after(error: BaseException) -> float | None:
 
 
 def by_hand(repo_id: str) -> str:
-    """How to get a model without this program, in words."""
+    """How to carry a model over from another machine, in words.
+
+    It keeps its name, since a path finds no row of the table, and with that no prompts and no smaller widths.
+    """
+    known = find_known(repo_id)
+    if known is not None and known.revision is not None and not is_own(known):
+        # The other machine has not the row, and without it the command would fetch the main branch.
+        command = f"hf download {repo_id} --revision {known.revision} --cache-dir models"
+    else:
+        name = known.name if known is not None and is_own(known) else repo_id
+        command = f"CHROMA_MLX_CACHE_DIR=models chroma-mlx models download {name}"
+    plain = (
+        f"The table has nothing on this model, so a plain folder does as well: `hf download {repo_id} --local-dir "
+        f"{repo_id.rpartition('/')[2]}`, and its path as model_name; collections then know the model by that path. "
+    )
     return (
-        f"On a machine with a connection run `hf download {repo_id} --local-dir {repo_id.rpartition('/')[2]}`, carry "
-        "the folder over, and pass its path as model_name. The model 'builtin' needs no download."
+        f"On a machine with a connection run `{command}`, carry the folder `models` over, and set cache_dir or "
+        f"CHROMA_MLX_CACHE_DIR to its path here; the model's name stays the same. {plain if known is None else ''}The "
+        "model 'builtin' needs no download."
     )
 
 

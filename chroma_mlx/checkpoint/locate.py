@@ -4,51 +4,65 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from ..errors import CheckpointError, DownloadError, ModelNotFound, UnsupportedModel
-from ..models.known import KNOWN_MODELS
-from .download import download
-from .hub import PATTERNS, by_hand, hub, known_names
-from .open import open_checkpoint
+from ..errors import DownloadError, ModelNotFound
+from ..models.known import KNOWN_MODELS, REPO_ID
+from .download import ask_hub, download
+from .hub import by_hand, is_repo_id, known_names
+from .snapshot import find_snapshot, warn_if_unchecked
 
 BUILTIN_FOLDER: Final = Path(__file__).parent.parent / "builtin" / "checkpoint"
-REPO_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def locate(model_name: str, *, cache_path: Path | None, auto_download: bool, show_progress: bool | None) -> Path:
+def locate(
+    model_name: str,
+    *,
+    cache_path: Path | None,
+    auto_download: bool,
+    show_progress: bool | None,
+    why_not: str = "auto_download is off (turned on, it would be fetched)",
+    on_fetch: Callable[[Path], None] | None = None,
+) -> Path:
     """The folder of `model_name`: a short name of the table, a local folder, or a Hub repository id.
 
+    A cached model that is not known to be whole is completed, if that is allowed and the Hub answers; else it
+    is taken, with the warning UncheckedModel when its own files do not show that they are all. `on_fetch` is
+    called with the folder after a download of weights.
+
     Raises ModelNotFound when it is none of these, DownloadError when it is not cached and cannot be
-    downloaded or may not.
+    downloaded, or may not: `why_not` says why without `auto_download`.
     """
     known = KNOWN_MODELS.get(model_name)
     if known is not None and known.repo_id is None:
         return BUILTIN_FOLDER
-    repo_id = known.repo_id if known and known.repo_id else model_name
+    repo_id, revision = (known.repo_id or model_name, known.revision) if known else (model_name, None)
     if known is None:
         folder = local_folder(model_name)
         if folder is not None:
             return folder
-        looks_local = model_name.startswith((".", "~", os.sep)) or "\\" in model_name
-        if looks_local or not REPO_ID.fullmatch(model_name):
-            raise ModelNotFound(_not_found(model_name))
-    cached = find_cached(repo_id, cache_path, revision=known.revision if known else None)
-    if cached is not None:
-        return cached
+        _check_repo_id(model_name)
+    cached = find_snapshot(repo_id, cache_path, revision=revision)
+    if cached is not None and cached.whole:
+        return cached.folder
     if not auto_download:
-        raise DownloadError(
-            f"The model {model_name!r} ({repo_id}) is not whole in the cache, and auto_download is off. "
-            f"{by_hand(repo_id)}"
-        )
-    return download(
-        repo_id,
-        revision=known.revision if known else None,
-        cache_path=cache_path,
-        show_progress=show_progress,
-    )
+        if cached is None:
+            raise DownloadError(
+                f"The model {model_name!r} ({repo_id}) is not whole in the cache, and {why_not}. {by_hand(repo_id)}"
+            )
+        warn_if_unchecked(model_name, cached, "it may not be downloaded now")
+        return cached.folder
+    if cached is not None:
+        revision = cached.folder.name  # what is there is completed, not replaced by what is newer
+        try:
+            ask_hub(repo_id, revision)  # once: a machine without a connection need not wait for what it has
+        except (DownloadError, ModelNotFound) as error:
+            why = f"the Hub could not be asked ({type(error.__cause__ or error).__name__})"
+            warn_if_unchecked(model_name, cached, why)
+            return cached.folder
+    return download(repo_id, revision=revision, cache_path=cache_path, show_progress=show_progress, on_fetch=on_fetch)
 
 
 def local_folder(model_name: str) -> Path | None:
@@ -63,26 +77,11 @@ def local_folder(model_name: str) -> Path | None:
         return None
 
 
-def find_cached(repo_id: str, cache_path: Path | None, *, revision: str | None = None) -> Path | None:
-    """The folder of a repository that is whole in the Hub's cache, or None. Asks no network."""
-    client = hub()
-    try:
-        folder = Path(
-            client.snapshot_download(
-                repo_id, revision=revision, cache_dir=cache_path, allow_patterns=list(PATTERNS), local_files_only=True
-            )
-        )
-    except client.errors.LocalEntryNotFoundError:
-        return None
-    except client.errors.HFValidationError as error:
-        raise ModelNotFound(_not_found(repo_id)) from error
-    try:
-        open_checkpoint(folder)
-    except UnsupportedModel:
-        return folder  # it is whole; loading says what is not supported
-    except CheckpointError:
-        return None  # an interrupted download, which a new one resumes
-    return folder
+def _check_repo_id(name: str) -> None:
+    """Raises ModelNotFound for what is no repository's id, before a folder or a server is asked for it."""
+    looks_local = name.startswith((".", "~", os.sep)) or "\\" in name
+    if looks_local or not REPO_ID.fullmatch(name) or not is_repo_id(name):
+        raise ModelNotFound(_not_found(name))
 
 
 def _not_found(model_name: str) -> str:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
+from typing import Any, Final
 
 from .arguments import add_config
+
+# What was not examined is neither.
+MARKS: Final = {True: "ok  ", False: "BAD ", None: "--  "}
 
 
 def add_parser(commands: Any) -> None:
@@ -15,7 +18,8 @@ def add_parser(commands: Any) -> None:
         "doctor",
         help="examine this installation",
         description="Examines versions, platform, configuration, MLX, BLAS, memory, cache and model, and embeds a "
-        "text. Fetches nothing. Exits with 1 when something is wrong.",
+        "text. Fetches nothing. Exits with 1 when something is wrong, also when mock vectors would take the model's "
+        "place (`fallback: mock`).",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     add_config(parser)
@@ -30,9 +34,9 @@ def run(options: argparse.Namespace) -> int:
     for check in examine(options.config):
         checks.append(check)
         if not options.json:
-            print(f"{'ok  ' if check.ok else 'BAD '} {check.name}: {check.found}")
+            print(f"{MARKS[check.ok]} {check.name}: {check.found}")
             if check.remedy:
                 print(f"     → {check.remedy}")
     if options.json:
         print(json.dumps([check.to_dict() for check in checks], ensure_ascii=False, indent=2))
-    return 0 if all(check.ok for check in checks) else 1
+    return 1 if any(check.ok is False for check in checks) else 0

@@ -6,11 +6,13 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from .arguments import add_config
+
+CACHED = "short name or Hub repository id"
+ANY = f"{CACHED}, or a folder"
 
 
 def add_parser(commands: Any) -> None:
@@ -19,15 +21,15 @@ def add_parser(commands: Any) -> None:
     actions = parser.add_subparsers(title="actions", metavar="ACTION", required=True)
     add = _Adder(actions)
     add("list", run_list, "known models: size, what is cached, when it was used", json=True)
-    add("info", run_info, "what the table knows of a model, and what its files say", model=True, json=True)
-    add("download", run_download, "fetch a model into the cache", model=True)
-    add("verify", run_verify, "hold a cached model's files against the Hub's hashes", model=True)
-    add("path", run_path, "print the folder of a model that is on this disk", model=True)
-    remove = add("remove", run_remove, "remove a model from the cache", model=True)
+    add("info", run_info, "what the table knows of a model, and what its files say", model=ANY, json=True)
+    add("download", run_download, "fetch a model into the cache, or what is missing of it", model=CACHED)
+    add("verify", run_verify, "hold a cached model's files against the Hub's hashes", model=CACHED)
+    add("path", run_path, "print the folder of a model that is on this disk", model=ANY)
+    remove = add("remove", run_remove, "remove a model from the cache", model=CACHED)
     remove.add_argument("--yes", action="store_true", help="do not ask")
-    prune = add("prune", run_prune, "remove the models used least recently")
+    prune = add("prune", run_prune, "remove the models used least recently that this program fetched")
     prune.add_argument("--max-gb", type=float, required=True, metavar="N", help="how much may stay, in 10^9 bytes")
-    prune.add_argument("--also", nargs="+", metavar="REPO", default=[], help="repositories beside those of the table")
+    prune.add_argument("--also", nargs="+", metavar="REPO", default=[], help="others that may go, too")
     prune.add_argument("--yes", action="store_true", help="do not ask")
 
 
@@ -37,10 +39,10 @@ class _Adder:
     def __init__(self, actions: Any) -> None:
         self._actions = actions
 
-    def __call__(self, name: str, run: Any, help: str, *, model: bool = False, json: bool = False) -> Any:
+    def __call__(self, name: str, run: Any, help: str, *, model: str | None = None, json: bool = False) -> Any:
         parser = self._actions.add_parser(name, help=help, description=f"{help[0].upper()}{help[1:]}.")
         if model:
-            parser.add_argument("model", metavar="MODEL", help="short name, Hub repository id or folder")
+            parser.add_argument("model", metavar="MODEL", help=model)
         if json:
             parser.add_argument("--json", action="store_true", help="print JSON")
         add_config(parser)
@@ -48,18 +50,12 @@ class _Adder:
         return parser
 
 
-def _cache_path(options: argparse.Namespace) -> Path | None:
-    from ..config import resolve
-
-    return resolve(options.config).config.cache_path
-
-
 def run_list(options: argparse.Namespace) -> int:
     """Prints a row a model."""
-    from ..checkpoint.cache import list_cached
+    from ..model_cache import list_models
     from ..models.known import KNOWN_MODELS
 
-    cached = {model.repo_id: model for model in list_cached(_cache_path(options))}
+    cached = {model.repo_id: model for model in list_models(config=options.config)}
     rows = []
     for known in KNOWN_MODELS.values():
         there = cached.get(known.repo_id or "")
@@ -83,7 +79,7 @@ def run_list(options: argparse.Namespace) -> int:
     for row in rows:
         state = "inside the package" if row["repo_id"] is None else "no"
         if row["cached_mb"] is not None:
-            state = f"{row['cached_mb']:,} MB{'' if row['cached'] else ', not whole'}, {row['last_used']}"
+            state = f"{row['cached_mb']:,} MB{'' if row['cached'] else ', perhaps not whole'}, {row['last_used']}"
         print(
             f"{row['name']:<24} {row['dimension']:>9} {row['max_tokens']:>7,} {row['download_mb']:>6,} MB  "
             f"{row['licence']:<10}  {state}"
@@ -92,80 +88,86 @@ def run_list(options: argparse.Namespace) -> int:
 
 
 def run_info(options: argparse.Namespace) -> int:
-    """Prints the table's row and what the files on this disk say."""
-    import dataclasses
+    """Prints the table's row, what the files on this disk say, and where they differ."""
+    from ..model_cache import model_info
 
-    from ..config import resolve
-    from ..models.known import find_known
-    from ..router.router import EmbeddingRouter
-
-    known = find_known(options.model)
-    router = EmbeddingRouter(resolve(options.config, {"model_name": options.model, "mode": "mlx"}).config)
-    files = router.model_info().to_dict()
-    table = dataclasses.asdict(known) | {"download_bytes": known.download_bytes} if known else None
+    found = model_info(options.model, config=options.config).to_dict()
     if options.json:
-        print(json.dumps({"table": table, "files": files}, indent=2))
+        print(json.dumps(found, ensure_ascii=False, indent=2))
         return 0
-    for title, values in (("table", table), ("as configured, on this disk", files)):
+    absent = f"not on this disk; `chroma-mlx models download {options.model}` fetches it"
+    for key, title, instead in (
+        ("table", "table", "not in the table"),
+        ("declared", "declared by its files", absent),
+        ("files", "as configured", absent),
+    ):
+        if found[key] is None:
+            print(f"{title}: {instead}")
+            continue
         print(f"{title}:")
-        for key, value in (values or {"": "not in the table"}).items():
-            print(f"  {key:<16} {value}")
+        for name, value in found[key].items():
+            print(f"  {name:<16} {'-' if value is None else value}")
+    if found["differences"]:
+        print("the files differ from the table, and hold:")
+    for name, pair in found["differences"].items():
+        print(f"  {name:<16} {pair['files']!r}, not {pair['table']!r}")
     return 0
 
 
 def run_download(options: argparse.Namespace) -> int:
     """Fetches, and prints the folder."""
-    from ..checkpoint.locate import locate
+    from ..model_cache import download_model
 
-    print(locate(options.model, cache_path=_cache_path(options), auto_download=True, show_progress=None))
+    print(download_model(options.model, config=options.config))
     return 0
 
 
 def run_path(options: argparse.Namespace) -> int:
     """Prints the folder; fetches nothing."""
-    from ..checkpoint.locate import locate
+    from ..model_cache import model_path
 
-    print(locate(options.model, cache_path=_cache_path(options), auto_download=False, show_progress=False))
+    print(model_path(options.model, config=options.config))
     return 0
 
 
 def run_verify(options: argparse.Namespace) -> int:
-    """Hashes the files."""
-    from ..checkpoint.cache import verify_files
+    """Hashes the files; 1 where some could not be held against anything."""
+    from ..model_cache import verify_model
 
-    files = verify_files(options.model, _cache_path(options))
-    print(f"{len(files)} files are what the Hub has: {', '.join(files)}")
-    return 0
+    files = verify_model(options.model, config=options.config)
+    print(f"{len(files.right)} files are what the Hub has: {', '.join(files.right)}")
+    if files.unchecked:
+        print(f"not checkable, since their hashes are not known here: {', '.join(files.unchecked)}")
+    return 1 if files.unchecked else 0
 
 
 def run_remove(options: argparse.Namespace) -> int:
     """Removes one model."""
-    from ..checkpoint.cache import remove_model, repo_of
+    from ..checkpoint.cache import repo_of
+    from ..model_cache import remove_model
 
     repo_id = repo_of(options.model)
     if not _agreed(options, f"Remove {repo_id} from the cache?"):
         return 1
-    print(f"{remove_model(options.model, _cache_path(options)) / 1e9:.2f} GB are free now")
+    print(f"{remove_model(options.model, config=options.config) / 1e9:.2f} GB are free now")
     return 0
 
 
 def run_prune(options: argparse.Namespace) -> int:
     """Removes the models used least recently until the rest is small enough."""
-    from ..checkpoint.cache import list_cached, plan_pruning, remove_model
+    from ..model_cache import prune_models, remove_model
 
     if options.max_gb < 0:
         raise InputError(f"--max-gb is {options.max_gb}. Pass 0 or more.")
-    cache_path = _cache_path(options)
-    models = list_cached(cache_path, named=options.also)
-    going = plan_pruning(models, options.max_gb)
+    going = prune_models(options.max_gb, also=options.also, dry_run=True, config=options.config)
     if not going:
-        print(f"{sum(model.size_bytes for model in models) / 1e9:.2f} GB in {len(models)} models: nothing has to go")
+        print("Nothing has to go. What other programs fetched stays, and does not count, unless --also names it.")
         return 0
     for model in going:
         print(f"{model.size_bytes / 1e9:.2f} GB  {model.repo_id}")
     if not _agreed(options, f"Remove these {len(going)} from the cache?"):
         return 1
-    freed = sum(remove_model(model.repo_id, cache_path) for model in going)
+    freed = sum(remove_model(model.repo_id, config=options.config) for model in going)
     print(f"{freed / 1e9:.2f} GB are free now")
     return 0
 

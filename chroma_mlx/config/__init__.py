@@ -1,5 +1,5 @@
 """The configuration: its keys, the files and variables it comes from, and who wins."""
 
-from .embedding import Effective, EmbeddingConfig, resolve
+from .embedding import ConfigSource, Effective, EmbeddingConfig, resolve
 
-__all__ = ["Effective", "EmbeddingConfig", "resolve"]
+__all__ = ["ConfigSource", "Effective", "EmbeddingConfig", "resolve"]

@@ -9,16 +9,8 @@ from typing import Any, Final, Literal, TypeAlias
 
 import yaml
 
-from ..settings import (
-    MachineSettings,
-    Rule,
-    VectorSettings,
-    dimension_problem,
-    explain_problems,
-    one_of,
-    rule_of,
-    setting,
-)
+from ..rules import Rule, one_of
+from ..settings import MachineSettings, VectorSettings, dimension_problem, explain_problems, rule_of, setting
 from .sources import DEFAULT, SECTION, Problem, Sourced, gather, known_names, raise_all, read_section, refusal
 
 ARGUMENT: Final = "argument"

@@ -15,7 +15,7 @@ import platformdirs
 import yaml
 
 from ..errors import ConfigError
-from ..settings import Rule, shown
+from ..rules import Rule, shown
 from .yaml_file import parse_yaml, read_yaml, unreadable
 
 SECTION: Final = "embedding"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from ..checkpoint.locate import find_cached
+from ..checkpoint.snapshot import find_snapshot
 from ..functions import MLXEmbeddingFunction
 from ..models.known import DEFAULT_MODEL, KNOWN_MODELS
 from ..progress import progress_bar
@@ -61,7 +61,7 @@ def choose_model(model_name: str | None, *, configured: str | None = None) -> Ch
     if configured is not None:
         return Choice(model_name=configured, why="as configured")
     repo_id = KNOWN_MODELS[DEFAULT_MODEL].repo_id
-    if repo_id is not None and find_cached(repo_id, None) is not None:
+    if repo_id is not None and find_snapshot(repo_id, None) is not None:
         return Choice(
             model_name=DEFAULT_MODEL,
             why=f"it is in the cache; `--model {BUILTIN}` takes the small model of this package",

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ..config import EmbeddingConfig, resolve
 from ..config.embedding import ConfigSource
-from ..errors import ChromaMLXError, DownloadError, ModelNotFound
+from ..errors import ChromaMLXError, DownloadError, MissingPackage, ModelNotFound
 from ..models.known import find_known
 from .machine import Machine, chip
 
@@ -27,10 +27,10 @@ TEXT: Final = "One text, to see how long it takes."
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One part: `ok` or not, what was found, and what to do where it is not ok."""
+    """One part: `ok` or not, what was found, and what to do where it is not ok. `ok` None was not examined."""
 
     name: str
-    ok: bool
+    ok: bool | None
     found: str
     remedy: str | None = None
 
@@ -52,7 +52,9 @@ def examine(source: ConfigSource = None, machine: Machine | None = None) -> Iter
     memory = _guarded("memory", _memory, config, machine)
     yield memory
     yield _guarded("cache", _cache, config, machine)
-    if memory.ok:
+    if not check.ok:
+        yield Check("model", None, "not examined, since the configuration that names it is not valid")
+    elif memory.ok:
         yield _guarded("model", _model, config, machine)
     else:
         yield Check("model", False, "not loaded, since it would not fit into the memory", memory.remedy)
@@ -95,8 +97,9 @@ def _configuration(source: ConfigSource) -> tuple[EmbeddingConfig, Check]:
     try:
         effective = resolve(source)
     except ChromaMLXError as error:
-        remedy = "Mend it; the rest is examined with the defaults."
-        return EmbeddingConfig(), Check("configuration", False, str(error), remedy)
+        remedy = "Mend it; till then the machine is examined with the defaults, and no model."
+        # A mode without a model, so that none is missed that nobody configured.
+        return EmbeddingConfig(mode="mock"), Check("configuration", False, str(error), remedy)
     where = sorted({place for place in effective.sources.values() if place != "default"}) or ["defaults alone"]
     config = effective.config
     return config, Check(
@@ -184,9 +187,10 @@ def _model(config: EmbeddingConfig, machine: Machine) -> Check:
     try:
         embedder.probe()
     except DownloadError:
-        mock = config.fallback == "mock"
-        found = f"{config.model_name} is not whole in the cache{', so mock vectors take its place' if mock else ''}"
-        return Check("model", mock, found, f"`chroma-mlx models download {config.model_name}` on a connected machine.")
+        remedy = f"`chroma-mlx models download {config.model_name}` on a connected machine."
+        return Check("model", False, f"{config.model_name} is not whole in the cache{_fallback(config)}", remedy)
+    except MissingPackage as error:
+        return Check("model", False, f"{config.model_name} cannot run here{_fallback(config)}", str(error))
     loaded = time.perf_counter()
     embedder.embed([TEXT], "document")
     took, loading = time.perf_counter() - loaded, loaded - started
@@ -198,3 +202,10 @@ def _model(config: EmbeddingConfig, machine: Machine) -> Check:
         f"{(info.memory_bytes or 0) / 1e6:,.0f} MB on the {info.device}; loaded with a first text in "
         f"{loading * 1000:,.0f} ms, one more text in {took * 1000:,.1f} ms",
     )
+
+
+def _fallback(config: EmbeddingConfig) -> str:
+    """What `fallback` makes of a model that is not there: a fault still, since the vectors would not be the model's."""
+    if config.fallback != "mock":
+        return ""
+    return ": unless it can be had at first use, mock vectors take its place (fallback is mock), good for tests alone"

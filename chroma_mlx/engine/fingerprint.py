@@ -70,6 +70,7 @@ def describe_quantization(checkpoint: Checkpoint) -> str:
     if checkpoint.quantization is not None:
         packing = checkpoint.quantization.default
         return f"{packing.bits}-bit {packing.mode}, groups of {packing.group_size}"
+    # BERT's files hold position ids too, whole numbers that are no weights.
+    names = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
     stored = {info.dtype for info in checkpoint.tensors.values()}
-    names = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
-    return " and ".join(sorted(names.get(dtype, dtype.lower()) for dtype in stored))
+    return " and ".join(sorted(names[dtype] for dtype in stored & set(names)))

@@ -20,10 +20,12 @@ from ..checkpoint.dense import dense_shapes
 from ..checkpoint.fit import check_fit
 from ..checkpoint.locate import locate
 from ..errors import CheckpointDiffers, CheckpointError, CorruptCheckpoint, EngineError
-from ..models.architecture import Defaults, Encoder, find_architecture, find_defaults
+from ..models.architecture import Encoder, find_architecture, find_defaults
+from ..models.defaults import Defaults
 from ..models.known import find_known
 from .mlx_thread import mlx_thread
 from .prompts import Prompts
+from .stated import read_stated
 from .tokens import TokenIds, Tokenizer
 
 if TYPE_CHECKING:
@@ -114,7 +116,8 @@ def get_model(
 ) -> Model:
     """The model of `spec`, loaded at the first call and shared from then on. Safe from any thread.
 
-    With `max_cache_gb` the models used least recently leave the cache when one is loaded, never one in use.
+    With `max_cache_gb` the models used least recently leave the cache after a download: of those that this
+    program fetched, and never one in use.
 
     Raises ModelNotFound, DownloadError, CheckpointError or one of its kinds, EngineError. A failure is
     not kept: the next call tries again.
@@ -125,15 +128,21 @@ def get_model(
         lock = _locks.setdefault(spec, threading.Lock())
     with lock:
         if (model := _models.get(spec)) is None:
+            fetched: list[Path] = []
             folder = locate(
-                spec.model_name, cache_path=spec.cache_path, auto_download=auto_download, show_progress=show_progress
+                spec.model_name,
+                cache_path=spec.cache_path,
+                auto_download=auto_download,
+                show_progress=show_progress,
+                on_fetch=fetched.append,
             )
             model = load_model(folder, device=spec.device)
             _report_differences(spec.model_name, model)
             _models[spec] = model
             mark_used(folder)
-            if max_cache_gb is not None:
-                prune_cache(spec.cache_path, max_cache_gb, keep=[loaded.model_name for loaded in list(_models)])
+            if fetched and max_cache_gb is not None:
+                in_use = [loaded.checkpoint.folder for loaded in list(_models.values())]
+                prune_cache(spec.cache_path, max_cache_gb, keep=in_use)
     return model
 
 
@@ -142,12 +151,8 @@ def _report_differences(model_name: str, model: Model) -> None:
     known = find_known(model_name)
     if known is None:
         return
-    found = {
-        "architecture": (known.architecture, model.checkpoint.config.get("model_type")),
-        "dimension": (known.dimension, model.dimension),
-        "pooling": (known.pooling, model.checkpoint.declared.pooling or known.pooling),
-    }
-    different = [f"{name} is {now!r}, not {was!r}" for name, (was, now) in found.items() if was != now]
+    found = read_stated(model.checkpoint).differences(known)
+    different = [f"{name} is {now!r}, not {was!r}" for name, (was, now) in found.items()]
     if different:
         warnings.warn(
             f"The checkpoint of {model_name} is not what the table of models says: {', '.join(different)}. What the "

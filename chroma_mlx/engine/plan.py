@@ -8,7 +8,8 @@ from typing import Literal
 
 from ..checkpoint import Checkpoint
 from ..errors import ConfigError
-from ..models.architecture import Defaults, positions_of
+from ..models.architecture import positions_of
+from ..models.defaults import Defaults
 from ..models.known import find_known
 from ..settings import VectorSettings, check_dimension
 from .model import Model

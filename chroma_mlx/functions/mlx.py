@@ -89,8 +89,8 @@ class MLXEmbeddingFunction(SavedFunction):
             device: "gpu", "cpu", or "auto" for the GPU where MLX has one.
             cache_dir: where models are downloaded to; None is the Hugging Face cache.
             auto_download: whether a model that is not cached is fetched at first use (True).
-            max_cache_gb: the most that downloaded models may take, in 10**9 bytes; those used least recently
-                leave when one is loaded. None is no limit.
+            max_cache_gb: the most that models fetched by this package may take, in 10**9 bytes; after a
+                download those used least recently leave. None is no limit.
             show_progress: None shows a bar on a terminal when work takes long.
             embedding_cache: a file that keeps vectors, so that a text that comes again under the same settings
                 is not computed again; made when it is not there. None is no such file.

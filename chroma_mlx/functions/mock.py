@@ -10,7 +10,7 @@ from chromadb.utils.embedding_functions import register_embedding_function
 
 from ..errors import ConfigError
 from ..models.known import DEFAULT_MODEL, KNOWN_MODELS
-from ..settings import COUNT
+from ..rules import COUNT
 from ..texts import check_texts
 from .saved import SavedFunction
 from .word_hash import hash_texts

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import mlx.core as mx
+import numpy as np
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import gelu, host_gelu
@@ -121,11 +122,22 @@ class Model:
 
     def __call__(self, batch: Batch) -> mx.array:
         """Hidden states of the wanted tokens behind the last layer: (n, H) in the dtype of the activations."""
-        places = mx.array(batch.places + self.config.first_position)  # (T,)
+        places = self._places(batch)
         x = self.norm(self.words(batch.ids) + self.positions(places) + self.types(mx.zeros_like(places)))  # (T, H)
         for layer in self.layers:
             x = layer(x, batch, last=layer is self.layers[-1])
         return x  # (n, H)
+
+    def _places(self, batch: Batch) -> mx.array:
+        """The row of the table of positions of each token: (T,)."""
+        first = self.config.first_position
+        if not first:
+            return mx.array(batch.places)
+        # XLM-R counts past a padding token that is in a text, and gives it the place before the first.
+        real = (batch.ids != first - 1).astype(mx.int32)
+        counted = mx.cumsum(real)  # over all texts
+        before = (counted - real)[mx.array(np.arange(len(batch.places)) - batch.places)]  # those of earlier texts
+        return mx.where(real, counted - before + first - 1, first - 1)
 
 
 class _Layer:

@@ -229,8 +229,9 @@ class _Norm:
     """An RMS norm whose weight is stored less one."""
 
     def __init__(self, weights: Weights, path: str, eps: float) -> None:
-        self.weight, self.eps = 1.0 + weights.vector(f"{path}.weight"), eps
+        # In float32, as the reference adds and multiplies: bfloat16 would round most of the stored weight away.
+        self.weight, self.eps = 1.0 + weights.vector(f"{path}.weight").astype(mx.float32), eps
 
     def __call__(self, x: mx.array) -> mx.array:
         """x: (…, width). Same shape."""
-        return mx.fast.rms_norm(x, self.weight, self.eps)
+        return mx.fast.rms_norm(x, self.weight, self.eps).astype(x.dtype)

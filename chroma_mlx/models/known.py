@@ -5,14 +5,64 @@ What a checkpoint declares wins over this table; the table fills what it leaves 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, fields
+from typing import Any, Final
 
 from ..errors import ConfigError
+from ..rules import COUNT, TEXT, Rule, one_of, optional, refusals, shown
+from .defaults import ARCHITECTURES
 
 # Of a model's page at the Hub: https://huggingface.co/ and the name.
 HUB: Final = "https://huggingface.co/"
+# A repository at the Hub: owner/name.
+REPO_ID: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+SHORT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+def _are_prompts(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(TEXT.accepts(each) for pair in value.items() for each in pair)
+
+
+# By the field of a row.
+RULES: Final[Mapping[str, Rule]] = {
+    "name": Rule(
+        accepts=lambda value: isinstance(value, str) and SHORT_NAME.fullmatch(value) is not None,
+        allowed="a short name of letters, digits, '.', '_' and '-', without a slash (a folder needs no row: its path "
+        "is its name)",
+    ),
+    "repo_id": optional(
+        Rule(
+            accepts=lambda value: isinstance(value, str) and REPO_ID.fullmatch(value) is not None,
+            allowed="the id of a repository at the Hub, owner/name",
+        )
+    ),
+    "architecture": one_of(*sorted(ARCHITECTURES)),
+    "dimension": COUNT,
+    "min_dimension": COUNT,
+    "max_tokens": Rule(
+        accepts=lambda value: COUNT.accepts(value) and value >= 2, allowed="a whole number of 2 or more"
+    ),
+    "pooling": one_of("last", "mean", "cls"),
+    "parameters": COUNT,
+    "bits": Rule(
+        accepts=lambda value: isinstance(value, int | float) and not isinstance(value, bool) and 1 <= value <= 64,
+        allowed="a number of bits a parameter, 1 to 64",
+    ),
+    "licence": TEXT,
+    "summary": TEXT,
+    "source": TEXT,
+    "prompts": optional(
+        Rule(accepts=_are_prompts, allowed='a table of texts, such as {"query": "query: ", "document": "passage: "}')
+    ),
+    "revision": optional(
+        Rule(
+            accepts=lambda value: TEXT.accepts(value) and bool(value) and not any(map(str.isspace, value)),
+            allowed="a branch, tag or commit",
+        )
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +76,7 @@ class KnownModel:
     are put before a query and a document where the checkpoint names none; None is what the architecture has.
     `bits` a parameter, scales included, times `parameters` is the size of the download. `source` says
     where the figures come from.
+    Raises ConfigError, naming every value that is not allowed.
     """
 
     name: str
@@ -42,6 +93,20 @@ class KnownModel:
     source: str
     prompts: Mapping[str, str] | None = None
     revision: str | None = None
+
+    def __post_init__(self) -> None:
+        problems = [
+            problem for _, problem in refusals({each.name: getattr(self, each.name) for each in fields(self)}, RULES)
+        ]
+        if not problems and self.min_dimension > self.dimension:
+            problems.append(
+                f"min_dimension is {self.min_dimension}, which is more than the dimension, {self.dimension}. Set it to "
+                "the smallest Matryoshka width, or to the dimension where there is no smaller one."
+            )
+        if problems:
+            raise ConfigError(
+                f"The row of the model {shown(self.name)} is not valid. {' '.join(problems)}", problems=tuple(problems)
+            )
 
     @property
     def download_bytes(self) -> int:
@@ -214,21 +279,37 @@ def find_known(model_name: str) -> KnownModel | None:
     return next((row for row in KNOWN_MODELS.values() if row.repo_id == model_name), None) if model_name else None
 
 
+def is_own(row: KnownModel) -> bool:
+    """Whether a row came with the package, so that every process on every machine has it."""
+    return row in _ROWS
+
+
 def register_model(model: KnownModel, *, replace: bool = False) -> None:
     """Adds a row, so that its short name works wherever a model's name does, in this process.
 
-    Raises ConfigError for a name that is taken, unless `replace`, or a row that cannot be.
+    Raises ConfigError for a name or a repository that is taken (a name may be, with `replace`), and for a row that is
+    of no repository.
     """
-    if model.name in KNOWN_MODELS and not replace:
-        raise ConfigError(f"There is a model {model.name!r} already. Take another name, or pass replace=True.")
-    if not model.name.strip() or "/" in model.name or not model.repo_id:
+    if not isinstance(model, KnownModel):
         raise ConfigError(
-            f"A model has a short name without a slash, and the id of its repository at the Hub; got {model.name!r} "
-            f"and {model.repo_id!r}. A folder needs no row: its path is its name."
+            f"register_model takes a KnownModel; got {type(model).__name__}. Pass KnownModel(name=…, repo_id=…, …)."
         )
-    if not 1 <= model.min_dimension <= model.dimension or model.max_tokens < 2:
+    if model.repo_id is None:
         raise ConfigError(
-            f"The dimensions of {model.name!r} are {model.min_dimension} to {model.dimension} and its limit is "
-            f"{model.max_tokens} tokens, which cannot be. Correct the row."
+            f"The row of the model {model.name!r} has no repo_id, so nobody knows where its files are. Set it to "
+            "owner/name, its repository at the Hub. A folder needs no row: its path is its name."
+        )
+    taken = KNOWN_MODELS.get(model.name)
+    if taken is not None and taken.repo_id is None:
+        raise ConfigError(
+            f"The model {model.name!r} is inside this package, and cannot be replaced. Take another name."
+        )
+    if taken is not None and not replace:
+        raise ConfigError(f"There is a model {model.name!r} already. Take another name, or pass replace=True.")
+    other = next((row for row in KNOWN_MODELS.values() if row.repo_id == model.repo_id and row is not taken), None)
+    if other is not None:
+        raise ConfigError(
+            f"The repository {model.repo_id!r} is that of the model {other.name!r} already, and an id stands for one "
+            f"row. Use {other.name!r}, or change its row: name={other.name!r} and replace=True."
         )
     KNOWN_MODELS[model.name] = model

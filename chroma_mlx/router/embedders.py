@@ -188,7 +188,7 @@ class MLXEmbedder:
         if self.checkpoint() is None:
             raise DownloadError(
                 f"The model {self.config.model_name!r} is not in the cache, and a health check fetches nothing. Fetch "
-                "it with `router.load()`."
+                f"it with `router.load()`, or `chroma-mlx models download {self.config.model_name}` in a shell."
             )
         # Computed, whatever the vector cache has.
         plain = MLXEmbeddingFunction(config=dataclasses.replace(self.config, embedding_cache=None))

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 FINGERPRINT_KEY: Final = "chroma_mlx:fingerprint"
 NO_FUNCTION: Final = "none"
+# Chroma's own default, by the names of its two classes, and the one model of the table that has its space.
+CHROMAS_DEFAULT: Final = frozenset({"default", "onnx_mini_lm_l6_v2"})
+MODEL_OF_DEFAULT: Final = "all-minilm-l6-v2"
 MODES: Final = {"chroma_mlx": "mlx", "chroma_mlx_mock": "mock", "chroma_mlx_user_provided": "user_provided"}
 
 
@@ -56,8 +59,13 @@ def check_mode(name: str, configuration: Mapping[str, Any], embedder: Embedder, 
         return  # without a function, its vectors came from the user
     was, now = MODES.get(stored_name), MODES[own_name]
     made = f"in mode {was!r}" if was else f"with the embedding function {stored_name!r}"
+    default = (
+        f"Vectors that Chroma's default function made are those of all-MiniLM-L6-v2, 384-d: model_name="
+        f"{MODEL_OF_DEFAULT!r} in mode 'mlx' with `same_space=True` goes on with them, and no other model here. "
+    )
     raise CollectionMismatch(
         f"Collection {name!r} was made {made}, and this router is in mode {now!r}: their vectors do not compare. "
+        + (default if stored_name in CHROMAS_DEFAULT else "")
         + (f"Open it with `router.with_mode({was!r})`, or use" if was else "Use")
         + " another name for this mode's collection. If you know that the vectors are of one space, pass "
         "`same_space=True`.",

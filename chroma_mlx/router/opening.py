@@ -11,6 +11,7 @@ from chromadb.api.types import VectorIndexConfig
 from chromadb.errors import NotFoundError
 
 from ..errors import ConfigError, DimensionMismatch
+from ..rules import FLAG, refusals
 from .embedders import Embedder
 from .matching import check_mode, check_vectors, function_of, with_fingerprint
 from .report import UsageCounter
@@ -34,6 +35,8 @@ def open_target(
     its vectors have another width, ConfigError for arguments that cannot go together, chromadb's
     NotFoundError without `create`, and ModelNotFound for a model that does not exist.
     """
+    if refused := refusals({"same_space": same_space}, {"same_space": FLAG}):
+        raise ConfigError(refused[0][1])
     _check_arguments(client, arguments)
     # Before anything is made: a name without a model behind it fails here.
     own = yield Call(embedder.fingerprint, {"load": False}, computes=True)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from ..errors import DimensionMismatch, InputError
-from ..settings import shown
+from ..rules import shown
 from ..texts import check_texts
 from .results import Hits, read_results
 from .steps import Call, Steps

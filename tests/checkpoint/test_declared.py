@@ -137,6 +137,26 @@ def test_a_dense_layer_that_is_not_computed_is_refused(tmp_path: Path, changes: 
         )
 
 
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ["Transformer", "Dense", "Pooling"],
+        ["Transformer", "Pooling", "Normalize", "Dense"],
+        ["Transformer", "Normalize", "Pooling"],
+        ["Pooling", "Transformer"],
+        ["Transformer", "Transformer", "Pooling"],
+        ["Transformer", "Pooling", "Pooling"],
+        ["Transformer", "Pooling", "Normalize", "Normalize"],
+        ["Transformer"],
+    ],
+    ids=",".join,
+)
+def test_modules_in_an_order_that_is_not_computed_are_refused(tmp_path: Path, kinds: list[str]) -> None:
+    modules = [{"type": f"{ST}.{kind}", "path": f"{place}_{kind}"} for place, kind in enumerate(kinds)]
+    with pytest.raises(UnsupportedModel, match=f"has the modules {', '.join(kinds)}\\. Computed are"):
+        declare(tmp_path / "model", modules=modules)
+
+
 def test_prompts_that_are_no_texts_are_damaged(tmp_path: Path) -> None:
     for place, prompts in enumerate(([], {"query": 1}, "query: ")):
         with pytest.raises(CorruptCheckpoint, match="prompts is not a table of texts"):

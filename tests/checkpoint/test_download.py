@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -21,21 +22,23 @@ import filelock
 import huggingface_hub
 import numpy as np
 import pytest
+from hub_client import CHUNK, client_of, contents, go_offline, use_endpoint
 from hub_server import HubServer
-from huggingface_hub import constants, file_download
-from huggingface_hub.utils import _http
+from huggingface_hub import file_download
+from safetensors.numpy import load, save
 from small import write_checkpoint
 
 from chroma_mlx import MLXEmbeddingFunction
+from chroma_mlx.checkpoint.cache import list_cached, verify_files
 from chroma_mlx.checkpoint.download import ATTEMPTS, FIRST_WAIT_S, LONGEST_WAIT_S, download
-from chroma_mlx.checkpoint.locate import find_cached, locate
+from chroma_mlx.checkpoint.large import AppendingFile
+from chroma_mlx.checkpoint.locate import locate
+from chroma_mlx.checkpoint.snapshot import find_cached
 from chroma_mlx.errors import CorruptCheckpoint, DownloadError, ModelNotFound
 
 ROOT: Final = Path(__file__).parent.parent.parent
 REPO: Final = "someone/some-model"
 WEIGHTS: Final = "model.safetensors"
-# The client writes in chunks, and keeps nothing of one that was cut: 10 MB, more than a small checkpoint has.
-CHUNK: Final = 2**12
 BY_HAND: Final = f"hf download {REPO} --local-dir some-model"
 OTHERS: Final = {"README.md": "# A model", "pytorch_model.bin": "no pickle is wanted", "onnx/model.onnx": "nor this"}
 
@@ -52,24 +55,8 @@ def checkpoint(tmp_path: Path) -> Path:
 @pytest.fixture
 def server(checkpoint: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[HubServer]:
     """The small Hub, which the client in this process takes for the real one."""
-    # The client has read these from the environment when it was imported.
-    with HubServer.of_folder(REPO, checkpoint) as server:
-        use_endpoint(server.endpoint, monkeypatch)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "no-token"))
-        monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", CHUNK)
-        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        # The client waits a second between attempts of its own.
-        for module in (file_download, _http):
-            monkeypatch.setattr(module, "time", SimpleNamespace(**{**vars(time), "sleep": lambda _: None}))
-        huggingface_hub.close_session()
+    with HubServer.of_folder(REPO, checkpoint) as server, client_of(server, monkeypatch, tmp_path):
         yield server
-        huggingface_hub.close_session()
 
 
 @pytest.fixture
@@ -77,19 +64,10 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def use_endpoint(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "ENDPOINT", endpoint)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
-
-
 def fetch(
     cache: Path, *, repo: str = REPO, show: bool | None = False, sleep: Callable[[float], None] | None = None
 ) -> Path:
     return download(repo, revision=None, cache_path=cache, show_progress=show, sleep=sleep or (lambda _: None))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def half(server: HubServer) -> int:
@@ -138,8 +116,10 @@ def test_the_layout_is_the_hubs_own(server: HubServer, cache: Path, tmp_path: Pa
     assert Path(found) == folder
     theirs = tmp_path / "theirs"
     huggingface_hub.snapshot_download(REPO, cache_dir=theirs, allow_patterns=patterns)
-    names = [sorted(str(path.relative_to(root)) for path in root.rglob("*")) for root in (cache, theirs)]
-    assert names[0] == names[1]
+    names = [{str(path.relative_to(root)) for path in root.rglob("*")} for root in (cache, theirs)]
+    noted = f"models--someone--some-model/chroma-mlx.{server.commit}.json"
+    assert names[0] - names[1] == {noted}
+    assert names[1] <= names[0]
     links = [{path.name: os.readlink(path) for path in root.rglob("*.safetensors")} for root in (cache, theirs)]
     assert links[0] == links[1]
 
@@ -270,13 +250,146 @@ def test_content_with_another_hash_is_refused_and_removed(server: HubServer, cac
     assert_completes(cache, server)
 
 
-def test_a_blob_that_was_damaged_in_the_cache_is_refused_and_removed(server: HubServer, cache: Path) -> None:
+def test_a_blob_that_was_damaged_in_the_cache_so_that_it_does_not_open_is_removed(
+    server: HubServer, cache: Path
+) -> None:
     blob = (fetch(cache) / WEIGHTS).resolve()
     blob.write_bytes(bytes(len(server.files[WEIGHTS])))
     with pytest.raises(CorruptCheckpoint, match=f"{WEIGHTS} of {REPO} has the SHA-256"):
         fetch(cache)
     assert not blob.exists()
     assert_completes(cache, server)
+
+
+def test_what_is_there_in_its_size_is_neither_read_nor_fetched_again(server: HubServer, cache: Path) -> None:
+    blob = (fetch(cache) / WEIGHTS).resolve()
+    content = bytearray(server.files[WEIGHTS])
+    content[-1] ^= 1  # it opens, and only a hash of all of it would tell
+    blob.write_bytes(content)
+    server.behave()
+    assert (fetch(cache) / WEIGHTS).read_bytes() == content
+    assert not server.sent
+    with pytest.raises(CorruptCheckpoint, match=f"{WEIGHTS} of {REPO} is not what the Hub has"):
+        verify_files(REPO, cache)
+
+
+def test_a_blob_of_another_size_is_fetched_again(server: HubServer, cache: Path) -> None:
+    blob = (fetch(cache) / WEIGHTS).resolve()
+    blob.write_bytes(b"cut")
+    assert_completes(cache, server)
+
+
+def test_a_beginning_that_was_damaged_is_begun_anew_once(server: HubServer, cache: Path) -> None:
+    server.cut_at[WEIGHTS] = half(server)
+    with pytest.raises(DownloadError, match="could not be downloaded"):
+        fetch(cache)
+    (left,) = unfinished(cache)
+    left.write_bytes(bytes(half(server)))
+    assert_completes(cache, server)
+    ranges = [each.headers.get("range") for each in server.requests(WEIGHTS)]
+    assert ranges == [f"bytes={half(server)}-", None]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("sha256", "/tmp/a-file-of-the-user"),
+        ("sha256", "../../../a-file"),
+        ("sha256", "A" * 64),
+        ("blobId", "../refs/main"),
+        ("rfilename", "../../outside.json"),
+        ("rfilename", "/outside.json"),
+        ("sha", "../.."),
+    ],
+)
+def test_what_the_server_states_is_never_taken_for_another_files_path(
+    server: HubServer, cache: Path, tmp_path: Path, field: str, value: str
+) -> None:
+    mine = tmp_path / "a-file-of-the-user"
+    mine.write_text("mine", encoding="utf-8")
+    value = value.replace("/tmp/a-file-of-the-user", str(mine))
+    server.stated[field] = value
+    with pytest.raises(DownloadError, match="where the hash or the name of a file should be"):
+        fetch(cache)
+    assert mine.read_text(encoding="utf-8") == "mine"
+    assert not server.sent
+
+
+def test_the_branch_is_asked_for_once_and_noted(server: HubServer, cache: Path) -> None:
+    fetch(cache)
+    assert [each.path for each in server.requests("/api/models") if server.commit not in each.path] == [
+        f"/api/models/{REPO}"
+    ]
+    assert (cache / "models--someone--some-model/refs/main").read_text(encoding="utf-8") == server.commit
+
+
+def test_several_files_are_fetched_at_once_and_each_is_resumed(server: HubServer, cache: Path) -> None:
+    names = [f"model-0000{place}-of-00003.safetensors" for place in (1, 2, 3)]
+    shard(server, names)
+    server.halt_at[names[0]] = CHUNK
+    server.cut_at[names[0]] = CHUNK
+    failed: list[str] = []
+
+    def fetch_all() -> None:
+        try:
+            fetch(cache)
+        except DownloadError as error:
+            failed.append(str(error))
+
+    thread = threading.Thread(target=fetch_all, daemon=True)
+    thread.start()
+    assert server.halted.wait(60)
+    # Both others come whole while the first halts.
+    wait_until(lambda: sum(not path.name.endswith(".incomplete") for path in cache.glob("*/blobs/*")) == 2)
+    server.go_on.set()
+    thread.join(60)
+    assert len(failed) == 1
+    assert "could not be downloaded" in failed[0]
+    assert find_cached(REPO, cache) is None
+    assert_completes(cache, server)
+    assert server.sent[names[0]] == len(server.files[names[0]]) - CHUNK
+    assert [server.sent[name] for name in names[1:]] == [0, 0], "a file that was complete was fetched again"
+    (model,) = list_cached(cache, named=[REPO])
+    assert model.ours, "what two runs of this program fetched is not taken for ours"
+
+
+def test_a_file_is_no_longer_written_when_another_one_has_failed(tmp_path: Path) -> None:
+    stop = threading.Event()
+    with AppendingFile(tmp_path / "file", stop) as stream:
+        stream.write(b"before")
+        stop.set()
+        with pytest.raises(DownloadError, match="was stopped, since another file of the model failed"):
+            stream.write(b"after")
+    assert (tmp_path / "file").read_bytes() == b"before"
+
+
+def test_a_client_whose_inner_functions_have_changed_still_downloads(
+    server: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = file_download.http_get
+
+    def changed(*args: Any, **options: Any) -> None:
+        original(*args, **options)
+
+    monkeypatch.setattr(file_download, "http_get", changed)
+    assert contents(fetch(cache)) == wanted(server)
+    content = server.files[WEIGHTS]
+    server.instead[WEIGHTS] = content[:-1] + bytes([content[-1] ^ 1])
+    with pytest.raises(CorruptCheckpoint, match=f"{WEIGHTS} of {REPO} has the SHA-256"):
+        fetch(cache / "other")
+    assert find_cached(REPO, cache / "other") is None
+
+
+def test_a_download_is_the_first_that_a_process_asks_of_the_client(server: HubServer, cache: Path) -> None:
+    """The client's modules are imported when they are first asked for."""
+    code = (
+        "from pathlib import Path; from chroma_mlx.checkpoint.download import download;"
+        f"download({REPO!r}, revision=None, cache_path=Path({str(cache)!r}), show_progress=False)"
+    )
+    run = run_python(code, server)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 0, errors
+    assert find_cached(REPO, cache) is not None
 
 
 def test_a_file_that_ends_early_is_refused(server: HubServer, cache: Path) -> None:
@@ -359,14 +472,19 @@ def test_a_server_that_has_too_many_is_given_the_time_it_asks_for(server: HubSer
 @pytest.mark.parametrize("part", ["/api/models", WEIGHTS, "config.json"])
 def test_a_server_that_fails_twice_is_asked_again(server: HubServer, cache: Path, part: str) -> None:
     server.refuse(part, 500, times=2)
-    assert contents(fetch(cache)) == wanted(server)
+    fetched: list[Path] = []
+    folder = download(
+        REPO, revision=None, cache_path=cache, show_progress=False, on_fetch=fetched.append, sleep=lambda _: None
+    )
+    assert contents(folder) == wanted(server)
+    assert fetched == [folder], "what an earlier attempt brought does not count"
 
 
 @pytest.mark.parametrize("part", ["/api/models", WEIGHTS])
 def test_a_server_that_goes_on_failing_is_given_up(server: HubServer, cache: Path, part: str) -> None:
     server.refuse(part, 500)
     waits: list[float] = []
-    with pytest.raises(DownloadError, match=f"500 Internal Server Error.*{BY_HAND}") as raised:
+    with pytest.raises(DownloadError, match=f"500 (Server Error: )?Internal Server Error.*{BY_HAND}") as raised:
         fetch(cache, sleep=waits.append)
     assert type(raised.value) is DownloadError, "an error that the documentation does not have"
     assert server.count(part) == ATTEMPTS
@@ -387,7 +505,7 @@ def test_without_a_route_the_manual_way_is_named_after_some_attempts(
         port = closed.getsockname()[1]
     use_endpoint(f"http://127.0.0.1:{port}", monkeypatch)
     waits: list[float] = []
-    with pytest.raises(DownloadError, match=f"ConnectError.*{BY_HAND}.*'builtin' needs no download"):
+    with pytest.raises(DownloadError, match=f"Connect(ion)?Error.*{BY_HAND}.*'builtin' needs no download"):
         fetch(cache, sleep=waits.append)
     assert len(waits) == ATTEMPTS - 1
 
@@ -426,7 +544,7 @@ def test_a_model_that_may_not_be_downloaded_asks_no_server(server: HubServer, ca
 def test_an_offline_client_names_the_manual_way_at_once(
     server: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    go_offline(monkeypatch)
     function = MLXEmbeddingFunction(REPO, cache_dir=cache)
     with pytest.raises(DownloadError, match=f"offline mode is enabled.*{BY_HAND}"):
         function(["a text"])
@@ -441,7 +559,7 @@ def test_an_offline_client_finds_what_was_downloaded(
     server: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = fetch(cache)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    go_offline(monkeypatch)
     assert locate(REPO, cache_path=cache, auto_download=True, show_progress=False) == folder
     server.behave()
     assert MLXEmbeddingFunction(REPO, cache_dir=cache).encode(["a text"]).shape == (1, 32)
@@ -450,10 +568,14 @@ def test_an_offline_client_finds_what_was_downloaded(
 
 def start_process(server: HubServer, cache: Path) -> subprocess.Popen[str]:
     """Another process that downloads into `cache`."""
-    code = (
+    return run_python(
         "from pathlib import Path; from chroma_mlx.checkpoint.locate import locate;"
-        f"print(locate({REPO!r}, cache_path=Path({str(cache)!r}), auto_download=True, show_progress=False))"
+        f"print(locate({REPO!r}, cache_path=Path({str(cache)!r}), auto_download=True, show_progress=False))",
+        server,
     )
+
+
+def run_python(code: str, server: HubServer) -> subprocess.Popen[str]:
     settings = {
         "HF_ENDPOINT": server.endpoint,
         "HF_HUB_DISABLE_XET": "1",
@@ -465,6 +587,15 @@ def start_process(server: HubServer, cache: Path) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
+
+
+def shard(server: HubServer, names: list[str]) -> None:
+    """Splits the weights of the server's checkpoint into files of these names, with an index."""
+    tensors = load(server.files.pop(WEIGHTS))
+    weight_map = {key: names[place % len(names)] for place, key in enumerate(sorted(tensors))}
+    for name in names:
+        server.files[name] = save({key: tensors[key] for key in tensors if weight_map[key] == name})
+    server.files[f"{WEIGHTS}.index.json"] = json.dumps({"weight_map": weight_map}).encode()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:

@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from hub_cache import put_into_cache
 from small import write_checkpoint
 
-from chroma_mlx.checkpoint.locate import BUILTIN_FOLDER, find_cached, locate
+from chroma_mlx.checkpoint.locate import BUILTIN_FOLDER, locate
+from chroma_mlx.checkpoint.snapshot import find_cached
 from chroma_mlx.errors import DownloadError, ModelNotFound
 
 ROOT = Path(__file__).parent.parent.parent
@@ -23,11 +25,8 @@ def find(name: str, cache: Path | None = None) -> Path:
 
 
 def write_cached(cache: Path, *, whole: bool = True) -> Path:
-    """The Hub's own layout: a ref names a commit, whose snapshot is a folder."""
-    repository = cache / "models--someone--some-model"
-    (repository / "refs").mkdir(parents=True)
-    (repository / "refs" / "main").write_text("0" * 40, encoding="utf-8")
-    snapshot = write_checkpoint(repository / "snapshots" / ("0" * 40))
+    """A model that this program has downloaded; its weights were removed unless it is `whole`."""
+    snapshot = put_into_cache(cache, REPO, write_checkpoint(cache / "source"))
     if not whole:
         (snapshot / "model.safetensors").unlink()
     return snapshot

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hub_cache import put_into_cache
 from small import CHECKPOINTS
 
 from chroma_mlx import MLXEmbeddingFunction
@@ -105,12 +105,8 @@ def test_without_the_default_model_the_built_in_one_is_taken_and_the_way_to_the_
 
 
 def test_the_default_model_is_taken_when_it_is_in_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As the Hub's client lays out a cache; the checkpoint in it stands for the real one.
-    repository = tmp_path / "models--mlx-community--Qwen3-Embedding-0.6B-4bit-DWQ"
-    commit = "0" * 40
-    shutil.copytree(CHECKPOINTS / "mlx-4bit", repository / "snapshots" / commit)
-    (repository / "refs").mkdir()
-    (repository / "refs" / "main").write_text(commit, encoding="utf-8")
+    # The checkpoint in the cache stands for the real one.
+    put_into_cache(tmp_path, "mlx-community/Qwen3-Embedding-0.6B-4bit-DWQ", CHECKPOINTS / "mlx-4bit")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     choice = choose_model(None)
     assert choice.model_name == "qwen3-0.6b-4bit"

@@ -14,7 +14,7 @@ from chroma_mlx import EmbeddingConfig
 from chroma_mlx.cli import main
 from chroma_mlx.diagnosis.doctor import Check, examine
 from chroma_mlx.diagnosis.machine import Machine, chip, usable_memory
-from chroma_mlx.errors import CheckpointDiffers
+from chroma_mlx.errors import CheckpointDiffers, MissingPackage
 
 
 @pytest.fixture(autouse=True)
@@ -60,6 +60,20 @@ def test_a_broken_configuration_is_bad_and_the_rest_is_examined(tmp_path: Path) 
     assert not checks["configuration"].ok
     assert "batch_size" in checks["configuration"].found
     assert checks["MLX"].ok
+
+
+def test_after_a_broken_configuration_no_model_is_missed_that_nobody_configured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("CHROMA_MLX_MODEL_NAME")  # leaves the default, which is not here
+    (tmp_path / "embedding_config.yaml").write_text("embedding: {bath_size: 3}", encoding="utf-8")
+
+    assert main(["doctor"]) == 1
+
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in lines if line.startswith("BAD")] == ["configuration:"]
+    assert "--   model: not examined, since the configuration that names it is not valid" in lines
+    assert not any("qwen3" in line or "to fetch" in line for line in lines)
 
 
 GB = 10**9
@@ -147,12 +161,30 @@ def test_a_folder_is_examined_as_any_model() -> None:
     assert "dimensions, float32" in checks["model"].found
 
 
-def test_a_fallback_is_no_fault_and_fetches_nothing() -> None:
-    model = examined("qwen3-0.6b-4bit", fallback="mock")["model"]
-    assert (model.ok, model.found) == (
-        True,
-        "qwen3-0.6b-4bit is not whole in the cache, so mock vectors take its place",
-    )
+def test_a_fallback_is_a_fault_in_plain_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The exit status says whether the model's own vectors come out of this machine."""
+    monkeypatch.setenv("CHROMA_MLX_MODEL_NAME", "qwen3-0.6b-4bit")
+    monkeypatch.setenv("CHROMA_MLX_FALLBACK", "mock")
+
+    assert main(["doctor"]) == 1
+
+    printed = capsys.readouterr().out
+    said = "BAD  model: qwen3-0.6b-4bit is not whole in the cache: unless it can be had at first use, mock vectors take"
+    assert said in printed
+    assert "None" not in printed
+    assert "router.load" not in printed
+
+
+def test_a_package_that_is_missing_is_no_reason_to_hide_the_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise MissingPackage("mlx", "mlx")
+
+    monkeypatch.setattr("chroma_mlx.router.embedders.MLXEmbedder.probe", fail)
+    model = examined("builtin", fallback="mock")["model"]
+    assert (model.ok, model.remedy) == (False, str(MissingPackage("mlx", "mlx")))
+    assert "builtin cannot run here: unless it can be had at first use, mock vectors take its place" in model.found
 
 
 def test_a_mode_without_a_model_needs_no_room_for_one() -> None:

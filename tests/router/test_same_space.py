@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 from chromadb.api import AsyncClientAPI, ClientAPI
+from chromadb.utils.embedding_functions import DefaultEmbeddingFunction, ONNXMiniLM_L6_V2
 
 from chroma_mlx import EmbeddingRouter
-from chroma_mlx.errors import CollectionMismatch, UncheckedSpace
-from chroma_mlx.router.matching import with_fingerprint
+from chroma_mlx.errors import CollectionMismatch, ConfigError, UncheckedSpace
+from chroma_mlx.models.known import KNOWN_MODELS
+from chroma_mlx.router.matching import MODEL_OF_DEFAULT, with_fingerprint
 from chroma_mlx.router.same_space import SEARCHED, check_sample, has_few_bits
 
 TEXTS = ["The Moon orbits the Earth.", "Let the dough rise under a cloth.", "Oil the squeaking chain."]
@@ -158,3 +160,30 @@ def test_few_bits_are_known_by_the_fingerprint_or_the_models_name(
     configuration = {"embedding_function": {"name": "chroma_mlx", "config": {"model_name": model_name}}}
     metadata = None if stored is None else with_fingerprint(None, Stored())  # type: ignore[arg-type]
     assert has_few_bits(configuration, metadata, None) is few
+
+
+@pytest.mark.parametrize("function", [DefaultEmbeddingFunction(), ONNXMiniLM_L6_V2()], ids=lambda each: each.name())
+@pytest.mark.parametrize("settings", [{"model_name": "builtin"}, {"mode": "mock", "dimension": 384}], ids=str)
+def test_a_collection_of_chromas_default_is_refused_with_the_one_model_that_fits(
+    client: ClientAPI, name: str, function: Any, settings: dict[str, Any]
+) -> None:
+    client.create_collection(name, embedding_function=function)
+    message = "model_name='all-minilm-l6-v2' in mode 'mlx' with `same_space=True`"
+    with pytest.raises(CollectionMismatch, match=message):
+        EmbeddingRouter(**settings).collection(client, name)
+
+
+def test_the_model_that_is_named_for_chromas_default_is_in_the_table() -> None:
+    assert KNOWN_MODELS[MODEL_OF_DEFAULT].dimension == 384
+
+
+@pytest.mark.parametrize("word", ["yes", "", 1, None])
+def test_same_space_is_said_by_true_or_false_alone(client: ClientAPI, name: str, word: Any) -> None:
+    with pytest.raises(ConfigError, match=f"same_space is {word!r}, which is not allowed. Set it to True or False"):
+        EmbeddingRouter(model_name="builtin").collection(client, name, same_space=word)
+    assert client.list_collections() == []
+
+
+async def test_so_it_is_of_an_asynchronous_client(async_client: AsyncClientAPI, name: str) -> None:
+    with pytest.raises(ConfigError, match="same_space is 'yes', which is not allowed"):
+        await EmbeddingRouter(model_name="builtin").async_collection(async_client, name, same_space="yes")  # type: ignore[arg-type]

@@ -1,0 +1,109 @@
+"""The known models and those in the Hub's cache: what `chroma-mlx models` does, as functions.
+
+    from chroma_mlx import model_cache
+
+    folder = model_cache.download_model("qwen3-0.6b-4bit")
+
+Every function takes `config` as the embedding function does (an EmbeddingConfig, the path of a file, or None
+for the configuration in force), and from it the cache's folder. Model names are short names or repository ids.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .checkpoint import cache
+from .checkpoint.cache import CachedModel, VerifiedFiles
+from .checkpoint.locate import locate
+from .config import ConfigSource, resolve
+
+if TYPE_CHECKING:
+    from .diagnosis.description import Description
+
+__all__ = [
+    "CachedModel",
+    "VerifiedFiles",
+    "download_model",
+    "list_models",
+    "model_info",
+    "model_path",
+    "prune_models",
+    "remove_model",
+    "verify_model",
+]
+
+
+def list_models(*, named: Collection[str] = (), config: ConfigSource = None) -> list[CachedModel]:
+    """The cached models of the table and those `named`, the last used first."""
+    return cache.list_cached(_cache_path(config), named=named)
+
+
+def model_info(model_name: str, *, config: ConfigSource = None) -> Description:
+    """What the table says of a model (a folder, too), what its files state, and what differs.
+
+    Fetches and loads nothing.
+
+    Raises ModelNotFound for one that is neither in the table nor on this disk, CheckpointError.
+    """
+    from .diagnosis.description import describe_model
+
+    return describe_model(resolve(config, {"model_name": model_name, "mode": "mlx"}).config)
+
+
+def download_model(model_name: str, *, show_progress: bool | None = None, config: ConfigSource = None) -> Path:
+    """Fetches what is missing of a model; returns its folder. Then `max_cache_gb` of the configuration holds.
+
+    Raises ModelNotFound, DownloadError, CorruptCheckpoint.
+    """
+    settings = resolve(config).config
+    fetched: list[Path] = []
+    folder = locate(
+        model_name,
+        cache_path=settings.cache_path,
+        auto_download=True,
+        show_progress=show_progress,
+        on_fetch=fetched.append,
+    )
+    if fetched and settings.max_cache_gb is not None:
+        cache.prune_cache(settings.cache_path, settings.max_cache_gb, keep=fetched)
+    return folder
+
+
+def verify_model(model_name: str, *, config: ConfigSource = None) -> VerifiedFiles:
+    """Holds a cached model's files against the Hub's hashes. Raises DownloadError, CorruptCheckpoint."""
+    return cache.verify_files(model_name, _cache_path(config))
+
+
+def remove_model(model_name: str, *, config: ConfigSource = None) -> int:
+    """Removes a model from the cache; returns the bytes that are free now. Raises ModelNotFound."""
+    return cache.remove_model(model_name, _cache_path(config))
+
+
+def prune_models(
+    max_gb: float, *, also: Collection[str] = (), dry_run: bool = False, config: ConfigSource = None
+) -> list[CachedModel]:
+    """Removes the models used least recently until the rest takes at most `max_gb` (10**9 bytes); returns them.
+
+    Only those of the table that this program fetched, and those named in `also`. `dry_run` removes nothing.
+    """
+    path = _cache_path(config)
+    if dry_run:
+        return cache.plan_pruning(cache.prunable(path, named=also), max_gb)
+    return cache.prune_cache(path, max_gb, named=also)
+
+
+def model_path(model_name: str, *, config: ConfigSource = None) -> Path:
+    """The folder of a model that is on this disk. Fetches nothing; raises ModelNotFound, DownloadError."""
+    return locate(
+        model_name,
+        cache_path=_cache_path(config),
+        auto_download=False,
+        show_progress=False,
+        why_not=f"this fetches nothing: `chroma-mlx models download {model_name}` does",
+    )
+
+
+def _cache_path(config: ConfigSource) -> Path | None:
+    return resolve(config).config.cache_path

@@ -1,0 +1,87 @@
+"""Rules for values: each a test and the same in words, and what is said of a value that it refuses."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """What a value may be: a test, and the same in words."""
+
+    accepts: Callable[[Any], bool]
+    allowed: str
+
+
+def optional(rule: Rule) -> Rule:
+    """The same, or None."""
+    return Rule(accepts=lambda value: value is None or rule.accepts(value), allowed=f"{rule.allowed}, or None")
+
+
+def one_of(*choices: str | None) -> Rule:
+    """One of a few words."""
+    return Rule(
+        accepts=lambda value: isinstance(value, str | None) and value in choices,
+        allowed=" or ".join(repr(choice) for choice in choices),
+    )
+
+
+LARGEST_COUNT: Final = 2**63 - 1
+
+
+def shown(value: object) -> str:
+    """A value for a message, whatever it is."""
+    try:
+        return repr(value)
+    except ValueError:  # a whole number of too many digits
+        return f"a {type(value).__name__} too large to show"
+
+
+def _is_path(value: Any) -> bool:
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    return _is_text(path) and path != "" and "\0" not in path
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST_COUNT
+
+
+def _is_number(value: Any) -> bool:
+    # Compared, not converted: a whole number may be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= sys.float_info.max
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
+
+
+COUNT: Final = Rule(accepts=_is_count, allowed="a whole number of 1 or more")
+FLAG: Final = Rule(accepts=lambda value: isinstance(value, bool), allowed="True or False")
+MODEL: Final = Rule(
+    accepts=lambda value: _is_text(value) and bool(value.strip()),
+    allowed="a short name, a Hub repository id or a folder",
+)
+INSTRUCTION: Final = Rule(
+    accepts=lambda value: value is None or _is_text(value),
+    allowed="a text, '' for none, or None for the model's own (a text without lone surrogates)",
+)
+MILLISECONDS: Final = Rule(accepts=_is_number, allowed="a number of milliseconds, 0 or more")
+GIGABYTES: Final = Rule(
+    accepts=lambda value: _is_number(value) and value > 0, allowed="a number of gigabytes greater than 0"
+)
+FOLDER: Final = Rule(accepts=_is_path, allowed="a folder")
+FILE: Final = Rule(accepts=_is_path, allowed="a file")
+TEXT: Final = Rule(accepts=_is_text, allowed="a text (without lone surrogates)")
+
+
+def refusals(values: Mapping[str, Any], rules: Mapping[str, Rule]) -> list[tuple[str, str]]:
+    """(name, what is wrong in words) of each value that its rule refuses."""
+    return [
+        (name, f"{name} is {shown(value)}, which is not allowed. Set it to {rules[name].allowed}.")
+        for name, value in values.items()
+        if not rules[name].accepts(value)
+    ]

@@ -1,0 +1,60 @@
+"""The models of the cache as functions; what they do in detail is in tests/checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hub_cache import put_into_cache
+from hub_client import client_of
+from hub_server import HubServer
+from small import write_checkpoint
+
+from chroma_mlx import EmbeddingConfig, model_cache
+from chroma_mlx.errors import DownloadError
+from chroma_mlx.models.known import KNOWN_MODELS
+
+QWEN, BGE = "qwen3-0.6b-4bit", "bge-small-en-v1.5"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> EmbeddingConfig:
+    put_into_cache(tmp_path / "hub", repo(QWEN), write_checkpoint(tmp_path / "checkpoint"), used=1.0)
+    return EmbeddingConfig(cache_dir=str(tmp_path / "hub"))
+
+
+def repo(name: str) -> str:
+    found = KNOWN_MODELS[name].repo_id
+    assert found is not None
+    return found
+
+
+def test_a_model_is_listed_found_verified_described_and_removed(config: EmbeddingConfig) -> None:
+    (model,) = model_cache.list_models(config=config)
+    assert (model.name, model.whole, model.ours) == (QWEN, True, True)
+    assert model_cache.model_path(QWEN, config=config).is_relative_to(model.folder)
+    assert model_cache.verify_model(QWEN, config=config).unchecked == ()
+    facts = model_cache.model_info(QWEN, config=config)
+    assert (facts.table, facts.files.dimension) == (KNOWN_MODELS[QWEN], 32)
+    assert model_cache.remove_model(QWEN, config=config) > 10_000
+    with pytest.raises(DownloadError, match="is not whole in the cache"):
+        model_cache.model_path(QWEN, config=config)
+
+
+def test_pruning_says_what_would_go_before_it_goes(config: EmbeddingConfig) -> None:
+    assert model_cache.prune_models(1.0, config=config) == []
+    assert [model.name for model in model_cache.prune_models(0.0, dry_run=True, config=config)] == [QWEN]
+    assert [model.name for model in model_cache.prune_models(0.0, config=config)] == [QWEN]
+    assert model_cache.list_models(config=config) == []
+
+
+def test_a_download_makes_room_as_configured_and_keeps_what_it_brought(
+    config: EmbeddingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limited = EmbeddingConfig(cache_dir=config.cache_dir, max_cache_gb=1e-6)
+    with HubServer.of_folder(repo(BGE), tmp_path / "checkpoint") as server, client_of(server, monkeypatch, tmp_path):
+        folder = model_cache.download_model(BGE, show_progress=False, config=limited)
+        assert [model.name for model in model_cache.list_models(config=config)] == [BGE]
+        put_into_cache(tmp_path / "hub", repo(QWEN), tmp_path / "checkpoint", used=1.0)
+        assert model_cache.download_model(BGE, show_progress=False, config=limited) == folder
+        assert {model.name for model in model_cache.list_models(config=config)} == {QWEN, BGE}, "nothing was fetched"
