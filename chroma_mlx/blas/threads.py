@@ -14,8 +14,9 @@ from typing import Final
 
 from .choice import load_fast_blas
 
-# A product of this many floating-point operations takes one core about a millisecond.
-FLOPS_WORTH_ALL_THREADS: Final = 1e8
+# A product of this many floating-point operations takes one core some 0.2 to 0.8 ms, more for few rows. Below it
+# a second thread gains little, and on a busy machine waits for its turn.
+FLOPS_WORTH_ALL_THREADS: Final = 2e7
 # Of our own copy alone: another library may serve the rest of the program too, whose threads are its own.
 SET, GET = "chroma_mlx_scipy_openblas_set_num_threads", "chroma_mlx_scipy_openblas_get_num_threads"
 

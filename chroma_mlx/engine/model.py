@@ -71,7 +71,7 @@ class Model:
         """
         import mlx.core as mx
 
-        from ..models.batch import GROUP_PADDING, make_batch
+        from ..models.batch import GROUP_PADDING, LIST_STEP, make_batch
         from .pooling import chosen_places, mean
 
         places = chosen_places(np.array([len(row) for row in rows], dtype=np.int32), pooling, skip)
@@ -80,7 +80,8 @@ class Model:
         try:
             with mx.stream(_mlx_device(self.device)):
                 prefix = self.prompts.prefix(self.encoder, prompt, rows) if prompt is not None else None
-                batch = make_batch(rows, padding=GROUP_PADDING[self.device], places=places, prefix=prefix)
+                padding, step = GROUP_PADDING[self.device], LIST_STEP[self.device]
+                batch = make_batch(rows, padding=padding, step=step, places=places, prefix=prefix)
                 if self.device == "cpu":
                     # A layer's largest product: the feed-forward is some three times as wide as the model.
                     use_threads_for(2.0 * batch.ids.size * self.dimension * 3 * self.dimension)

@@ -166,8 +166,7 @@ class _Layer:
             scale = queries.shape[3] ** -0.5
             one = attention(queries, keys, values, scale=scale, sight=Sight(), rows=rows, host=self.host)
             mixed.append(rows.merge(one))
-        together = mx.concatenate(mixed) if len(mixed) > 1 else mixed[0]
-        x = self.attention_norm(own + self.mix(together))  # (n, H)
+        x = self.attention_norm(own + self.mix(batch.join(mixed, last=last)))  # (n, H)
         inner = self.up(x)  # (n, I)
         inner = host_gelu(inner, self.gelu) if self.host else gelu(inner, self.gelu)
         return self.norm(x + self.down(inner))

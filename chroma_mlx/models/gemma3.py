@@ -216,7 +216,7 @@ class _Attention:
             values = group.every.heads(v, c.num_key_value_heads)  # (G, K, R, D)
             one = attention(queries, keys, values, scale=c.attention_scale, sight=self.sight, rows=rows, host=self.host)
             mixed.append(rows.merge(one))
-        return self.o_proj(mx.concatenate(mixed) if len(mixed) > 1 else mixed[0])  # (n, N * D) to (n, H)
+        return self.o_proj(batch.join(mixed, last=last))  # (n, N * D) to (n, H)
 
     def _place(self, x: mx.array, norm: _Norm, rows: Rows) -> mx.array:
         """x: (G, heads, R, D) of `rows`. Returns it normalised and rotated to its positions."""

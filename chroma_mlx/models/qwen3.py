@@ -205,7 +205,7 @@ class _Attention:
                 keys, values = _behind(prefix[0], keys), _behind(prefix[1], values)  # (G, K, P + R, D)
             one = attention(queries, keys, values, scale=c.head_dim**-0.5, sight=self.sight, rows=rows, host=self.host)
             mixed.append(rows.merge(one))
-        return self.o_proj(mx.concatenate(mixed) if len(mixed) > 1 else mixed[0])  # (n, N * D) to (n, H)
+        return self.o_proj(batch.join(mixed, last=last))  # (n, N * D) to (n, H)
 
     def _place(self, x: mx.array, norm: mx.array, rows: Rows) -> mx.array:
         """x: (G, heads, R, D) of `rows`. Returns it normalised and rotated to its positions."""

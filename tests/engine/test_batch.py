@@ -16,19 +16,21 @@ SAME = 1e-5
 
 
 @settings(deadline=None)
-@given(LENGTHS, st.integers(0, 40), st.integers(0, 5))
-def test_rows_hold_each_text_and_give_the_list_back(lengths: list[int], padding: int, before: int) -> None:
+@given(LENGTHS, st.integers(0, 40), st.integers(0, 5), st.sampled_from([1, 8]))
+def test_rows_hold_each_text_and_give_the_list_back(lengths: list[int], padding: int, before: int, step: int) -> None:
     def check() -> None:
         import mlx.core as mx
 
-        from chroma_mlx.models.batch import Prefix, make_batch
+        from chroma_mlx.models.batch import SHORT_LIST, Prefix, make_batch
 
         prefix = Prefix([(mx.zeros((1, 1, before, 1)),) * 2]) if before else None
         texts = [np.arange(before + length, dtype=np.int32) + 100 * row for row, length in enumerate(lengths)]
-        batch = make_batch(texts, padding=padding, prefix=prefix)
-        own = [text[before:] for text in texts]
-        np.testing.assert_array_equal(np.array(batch.ids), np.concatenate(own))
-        np.testing.assert_array_equal(batch.places, np.concatenate([text[before:] % 100 for text in texts]))
+        batch = make_batch(texts, padding=padding, step=step, prefix=prefix)
+        own, total = [text[before:] for text in texts], sum(lengths)
+        assert batch.spare == (-total % step if total < SHORT_LIST else 0)
+        assert batch.ids.size == len(batch.places) == total + batch.spare
+        np.testing.assert_array_equal(np.array(batch.ids)[:total], np.concatenate(own))
+        np.testing.assert_array_equal(batch.places[:total], np.concatenate([text[before:] % 100 for text in texts]))
         listed, padded = batch.ids[:, None].astype(mx.float32), 0
         for group in batch.groups:
             rows = np.array(group.every.spread(listed))[:, :, 0]  # (G, R)
@@ -41,8 +43,9 @@ def test_rows_hold_each_text_and_give_the_list_back(lengths: list[int], padding:
                 assert (row[len(text) :] == text[-1]).all()
         assert own == []
         assert padded <= padding * len(batch.groups)
-        merged = [group.every.merge(group.every.heads(listed, 1)) for group in batch.groups]
-        np.testing.assert_array_equal(np.array(mx.concatenate(merged)), np.array(listed))
+        merged = batch.join([group.every.merge(group.every.heads(listed, 1)) for group in batch.groups], last=False)
+        assert merged.shape == listed.shape
+        np.testing.assert_array_equal(np.array(merged)[:total], np.array(listed)[:total])
 
     mlx_thread.run(check)
 
