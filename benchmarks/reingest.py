@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -26,8 +25,6 @@ def measure(folder: str, quick: bool) -> dict[str, Any]:
             with tempfile.TemporaryDirectory() as scratch:
                 cache = str(Path(scratch) / "vectors")
                 filled = in_child("reingest.embed", **arguments, cache=cache, changed=False)
-                if not filled["available"]:
-                    break
                 on = in_child("reingest.embed", **arguments, cache=cache, changed=True)
                 off = in_child("reingest.embed", **arguments, cache=None, changed=True)
                 rounds.append(
@@ -39,7 +36,7 @@ def measure(folder: str, quick: bool) -> dict[str, Any]:
                         "furthest": max(abs(a - b) for a, b in zip(on["sums"], off["sums"], strict=True)),
                     }
                 )
-        results[name] = {"documents": arguments["count"], "rounds": rounds, **(medians(rounds) if rounds else {})}
+        results[name] = {"documents": arguments["count"], "rounds": rounds, **medians(rounds)}
     return results
 
 
@@ -49,8 +46,6 @@ def embed(model: str, tokenizer: str, count: int, cache: str | None, changed: bo
 
     options: dict[str, Any] = {"show_progress": False}
     if cache is not None:
-        if "embedding_cache" not in inspect.signature(MLXEmbeddingFunction.__init__).parameters:
-            return {"available": False}
         options["embedding_cache"] = cache
     texts = make_texts(tokenizer, count, largest=LARGEST, seed=31)
     texts = change_some(texts) if changed else texts
@@ -59,7 +54,7 @@ def embed(model: str, tokenizer: str, count: int, cache: str | None, changed: bo
     function.encode(["warm up"])
     found: list[Any] = []
     taken = seconds(lambda: found.append(function.encode(texts)))
-    return {"available": True, "seconds": taken, "sums": found[0].sum(axis=1).astype(float).tolist()}
+    return {"seconds": taken, "sums": found[0].sum(axis=1).astype(float).tolist()}
 
 
 def describe(results: dict[str, Any]) -> str:
@@ -70,9 +65,6 @@ def describe(results: dict[str, Any]) -> str:
         "\n|---|---|---|---|---|---|",
     ]
     for name, r in results.items():
-        if not r["rounds"]:
-            lines.append(f"| {name} | {r['documents']:,} | not available in this version | | | |")
-            continue
         lines.append(
             f"| {name} | {r['documents']:,} | {r['first_s']:.2f} s | {r['off_s']:.2f} s | {r['on_s']:.3f} s | "
             f"{r['times']:.1f} ({spread(r['rounds'], 'times')}) |"
