@@ -7,6 +7,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ ALONE = {
 SECTIONS = ("peers", *ALONE)
 DESCRIBE = {"peers": peers_report.describe, **{name: module.describe for name, module in ALONE.items()}}
 ROUNDS = 2
+WORKLOADS = ("short", "mix", "full", "query")
 RESULTS = HERE / "results"
 
 
@@ -83,13 +85,17 @@ def _measure(name: str, folder: str, scratch: Path, options: argparse.Namespace,
     subjects = prepare_subjects(
         scratch, options.models, quick=options.quick, device=options.device, minilm=options.minilm
     )
+    subjects = [
+        replace(each, counts={name: count for name, count in each.counts.items() if name in options.workloads})
+        for each in subjects
+    ]
     return peers.measure(
         subjects,
         environments,
         scratch,
         quick=options.quick,
         device=options.device,
-        rounds=1 if options.quick else ROUNDS,
+        rounds=1 if options.quick else options.rounds,
     )
 
 
@@ -106,6 +112,14 @@ def _arguments() -> argparse.Namespace:
         help=f"sections to run, of {', '.join(SECTIONS)}",
     )
     parser.add_argument("--models", nargs="+", choices=models, default=list(models), help="models of the section peers")
+    parser.add_argument(
+        "--workloads",
+        nargs="+",
+        choices=WORKLOADS,
+        default=list(WORKLOADS),
+        help="workloads of the section peers",
+    )
+    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"of the section peers ({ROUNDS})")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where the section peers computes")
     parser.add_argument("--minilm", type=Path, metavar="FOLDER", help="real weights of MiniLM instead of its shape")
     parser.add_argument(
