@@ -84,6 +84,8 @@ def _snapshot_folder(repository: Path, revision: str) -> Path | None:
             return None
         try:
             commit = (repository / "refs" / revision).read_text(encoding="utf-8").strip()
+        except PermissionError:
+            raise  # it may well be there
         except (OSError, ValueError):
             return None
     return repository / "snapshots" / commit if SHA1.fullmatch(commit) else None
