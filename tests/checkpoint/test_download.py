@@ -392,7 +392,8 @@ def test_several_files_are_fetched_at_once_and_each_is_resumed(server: HubServer
     thread.start()
     assert server.halted.wait(60)
     # Both others come whole while the first halts.
-    wait_until(lambda: sum(not path.name.endswith(".incomplete") for path in cache.glob("*/blobs/*")) == 2)
+    others = {hashlib.sha256(server.files[name]).hexdigest() for name in names[1:]}
+    wait_until(lambda: others <= {path.name for path in cache.glob("*/blobs/*")})
     server.go_on.set()
     thread.join(60)
     assert len(failed) == 1
