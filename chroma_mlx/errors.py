@@ -11,6 +11,7 @@
     ├── PartialWrite           the database failed after part of a call was written    (RuntimeError)
     ├── ModelNotFound          no short name, folder or Hub repository of that name    (FileNotFoundError)
     ├── DownloadError          the model is not cached and could not be downloaded     (ConnectionError)
+    ├── CacheError             the models' cache cannot be read, written or cleared     (OSError)
     ├── CheckpointError        a folder is not a checkpoint this engine can run        (ValueError)
     │   ├── CorruptCheckpoint  a file is damaged or missing
     │   ├── UnsupportedModel   an architecture, or a feature of one, that is not implemented
@@ -136,6 +137,10 @@ class DownloadError(ChromaMLXError, ConnectionError):
     """The model is not cached, and downloading it failed or is not allowed."""
 
 
+class CacheError(ChromaMLXError, OSError):
+    """The folder that models are kept in cannot be read, written to, or removed from."""
+
+
 class CheckpointError(ChromaMLXError, ValueError):
     """A folder is not a checkpoint that this engine can run."""
 
@@ -194,6 +199,10 @@ class CheckpointDiffers(UserWarning):
 
 class CacheSetAside(UserWarning):
     """The vector cache cannot be used any more in this process; every text is computed."""
+
+
+class CacheNotPruned(UserWarning):
+    """A model is there, but `max_cache_gb` could not be kept to: what should have gone could not be removed."""
 
 
 class UncheckedModel(UserWarning):

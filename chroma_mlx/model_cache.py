@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from .checkpoint import cache
 from .checkpoint.cache import CachedModel, VerifiedFiles
-from .checkpoint.locate import locate
+from .checkpoint.download import try_opening
+from .checkpoint.locate import local_folder, locate
 from .config import ConfigSource, resolve
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ __all__ = [
 
 
 def list_models(*, named: Collection[str] = (), config: ConfigSource = None) -> list[CachedModel]:
-    """The cached models of the table and those `named`, the last used first."""
+    """The cached models of the table, others that this program fetched, and those `named`, the last used first.
+
+    Raises CacheError, as do all of these where the cache's files cannot be read or written.
+    """
     return cache.list_cached(_cache_path(config), named=named)
 
 
@@ -55,19 +59,22 @@ def model_info(model_name: str, *, config: ConfigSource = None) -> Description:
 def download_model(model_name: str, *, show_progress: bool | None = None, config: ConfigSource = None) -> Path:
     """Fetches what is missing of a model; returns its folder. Then `max_cache_gb` of the configuration holds.
 
-    Raises ModelNotFound, DownloadError, CorruptCheckpoint.
+    `show_progress` None is the configuration's. What could not be pruned is the warning CacheNotPruned.
+
+    Raises ModelNotFound, DownloadError, and CheckpointError for a folder that holds no model.
     """
     settings = resolve(config).config
+    _check_folder(model_name)
     fetched: list[Path] = []
     folder = locate(
         model_name,
         cache_path=settings.cache_path,
         auto_download=True,
-        show_progress=show_progress,
+        show_progress=settings.show_progress if show_progress is None else show_progress,
         on_fetch=fetched.append,
     )
     if fetched and settings.max_cache_gb is not None:
-        cache.prune_cache(settings.cache_path, settings.max_cache_gb, keep=fetched)
+        cache.keep_within(settings.cache_path, settings.max_cache_gb, keep=fetched)
     return folder
 
 
@@ -77,7 +84,7 @@ def verify_model(model_name: str, *, config: ConfigSource = None) -> VerifiedFil
 
 
 def remove_model(model_name: str, *, config: ConfigSource = None) -> int:
-    """Removes a model from the cache; returns the bytes that are free now. Raises ModelNotFound."""
+    """Removes a model from the cache; returns the bytes that are free now. Raises ModelNotFound, CacheError."""
     return cache.remove_model(model_name, _cache_path(config))
 
 
@@ -87,6 +94,8 @@ def prune_models(
     """Removes the models used least recently until the rest takes at most `max_gb` (10**9 bytes); returns them.
 
     Only those of the table that this program fetched, and those named in `also`. `dry_run` removes nothing.
+
+    Raises InputError for a `max_gb` that is no size, CacheError when one could not be removed.
     """
     path = _cache_path(config)
     if dry_run:
@@ -95,7 +104,11 @@ def prune_models(
 
 
 def model_path(model_name: str, *, config: ConfigSource = None) -> Path:
-    """The folder of a model that is on this disk. Fetches nothing; raises ModelNotFound, DownloadError."""
+    """The folder of a model that is on this disk. Fetches nothing.
+
+    Raises ModelNotFound, DownloadError, and CheckpointError for a folder that holds no model.
+    """
+    _check_folder(model_name)
     return locate(
         model_name,
         cache_path=_cache_path(config),
@@ -103,6 +116,13 @@ def model_path(model_name: str, *, config: ConfigSource = None) -> Path:
         show_progress=False,
         why_not=f"this fetches nothing: `chroma-mlx models download {model_name}` does",
     )
+
+
+def _check_folder(model_name: str) -> None:
+    """Raises CheckpointError for a folder of the user's that is not a model's."""
+    folder = local_folder(model_name)
+    if folder is not None:
+        try_opening(folder)
 
 
 def _cache_path(config: ConfigSource) -> Path | None:

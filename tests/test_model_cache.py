@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from hub_server import HubServer
 from small import write_checkpoint
 
 from chroma_mlx import EmbeddingConfig, model_cache
-from chroma_mlx.errors import DownloadError
+from chroma_mlx.errors import ConfigError, DownloadError, InputError
 from chroma_mlx.models.known import KNOWN_MODELS
 
 QWEN, BGE = "qwen3-0.6b-4bit", "bge-small-en-v1.5"
@@ -46,6 +47,29 @@ def test_pruning_says_what_would_go_before_it_goes(config: EmbeddingConfig) -> N
     assert [model.name for model in model_cache.prune_models(0.0, dry_run=True, config=config)] == [QWEN]
     assert [model.name for model in model_cache.prune_models(0.0, config=config)] == [QWEN]
     assert model_cache.list_models(config=config) == []
+
+
+@pytest.mark.parametrize("size", [float("nan"), -1.0])
+def test_what_is_no_size_prunes_nothing_in_either_way(config: EmbeddingConfig, size: float) -> None:
+    for dry_run in (True, False):
+        with pytest.raises(InputError, match=r"may take .* GB, which is no size\. Pass 0 or more"):
+            model_cache.prune_models(size, dry_run=dry_run, config=config)
+    with pytest.raises(ConfigError, match=r"max_cache_gb is .*, which is not allowed"):
+        EmbeddingConfig(max_cache_gb=size)
+    assert [model.name for model in model_cache.list_models(config=config)] == [QWEN]
+
+
+def test_a_download_shows_a_bar_as_the_configuration_says_unless_the_call_does(
+    config: EmbeddingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    with HubServer.of_folder(repo(BGE), tmp_path / "checkpoint") as server, client_of(server, monkeypatch, tmp_path):
+        silent = EmbeddingConfig(cache_dir=config.cache_dir, show_progress=False)
+        model_cache.download_model(BGE, config=silent)
+        assert capfd.readouterr().err == ""
+        model_cache.remove_model(BGE, config=config)
+        model_cache.download_model(BGE, show_progress=True, config=silent)
+        assert "model.safetensors" in capfd.readouterr().err
 
 
 def test_a_download_makes_room_as_configured_and_keeps_what_it_brought(

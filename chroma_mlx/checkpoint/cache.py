@@ -5,21 +5,34 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Collection
+import stat
+import time
+import warnings
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import CorruptCheckpoint, DownloadError, ModelNotFound
+from ..errors import (
+    CacheError,
+    CacheNotPruned,
+    ChromaMLXError,
+    CorruptCheckpoint,
+    DownloadError,
+    InputError,
+    ModelNotFound,
+)
 from ..models.known import KNOWN_MODELS, REPO_ID, find_known
 from .hashes import SHA1, SHA256, hash_like
-from .hub import hub, repository_folder
-from .listing import read_listing
+from .hub import cache_errors, cache_folder, hub, quiet_client, repository_folder
+from .listing import has_own_listing, read_listing
 from .partial import SUFFIX, is_written
 from .snapshot import find_cached
 
 MARK: Final = "chroma-mlx.used"
 BYTES_A_GB: Final = 1e9
+# A model that was opened so lately may still be being loaded, by any process: `max_cache_gb` leaves it.
+RECENT_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,30 +61,48 @@ class VerifiedFiles:
 
 
 def list_cached(cache_path: Path | None = None, *, named: Collection[str] = ()) -> list[CachedModel]:
-    """The cached models of the table and of the repositories `named`, the last used first.
+    """The cached models of the table, those that this program fetched, and those `named`, the last used first.
 
-    Others in the same cache are other programs' and left alone. What an unfinished download has left counts.
+    Others in the same cache are other programs' and left alone, as is what may not be read. What an unfinished
+    download has left counts. Raises CacheError where the cache itself cannot be read.
     """
     wanted = {row.repo_id: row.name for row in KNOWN_MODELS.values() if row.repo_id}
     for repo_id in map(repo_of, named):
         known = find_known(repo_id)
         wanted[repo_id] = known.name if known else repo_id
-    scanned = {repo.repo_id: repo for repo in _repos(_cache_info(cache_path)) if repo.repo_type == "model"}
-    models = [
-        _describe(name, repo_id, folder, scanned.get(repo_id), cache_path)
-        for repo_id, name in wanted.items()
-        if (folder := repository_folder(cache_path, repo_id)).is_dir()
-    ]
+    with cache_errors(cache_path):
+        for repo_id in _repositories(cache_folder(cache_path)):
+            if repo_id not in wanted and _was_fetched_here(repository_folder(cache_path, repo_id)):
+                wanted[repo_id] = repo_id
+    models = []
+    for repo_id, name in wanted.items():
+        with contextlib.suppress(OSError):
+            models.append(_describe(name, repo_id, repository_folder(cache_path, repo_id), cache_path))
     return sorted((model for model in models if model), key=lambda model: model.last_used, reverse=True)
 
 
-def _describe(name: str, repo_id: str, folder: Path, repo: Any, cache_path: Path | None) -> CachedModel | None:
-    """A repository of the cache; `repo` is what the client knows of it, None where only unfinished files are."""
+def _repositories(cache: Path) -> list[str]:
+    """The ids of the models in a cache, as its folders are named."""
+    if not cache.exists():
+        return []
+    ids = (
+        name.removeprefix("models--").replace("--", "/") for name in os.listdir(cache) if name.startswith("models--")
+    )
+    return sorted(repo_id for repo_id in ids if REPO_ID.fullmatch(repo_id))
+
+
+def _was_fetched_here(repository: Path) -> bool:
+    """Whether this program fetched a repository, or began to, by what it has noted or left."""
+    return has_own_listing(repository) or any(repository.glob(f"blobs/*{SUFFIX}"))
+
+
+def _describe(name: str, repo_id: str, folder: Path, cache_path: Path | None) -> CachedModel | None:
+    """A repository of the cache; None for one that holds no bytes of a model."""
     unfinished = list(folder.glob("blobs/*.incomplete"))  # what downloads have left, ours and the client's
     snapshots = list(folder.glob("snapshots/*"))
-    size = max(_bytes_in(folder), repo.size_on_disk if repo else 0)
+    size = _bytes_of(folder)
     if not size:
-        return None  # no bytes of a model: a folder that a name or a lock made
+        return None  # a folder that a name or a lock made
     own = [listing is not None and listing.fetched for listing in map(read_listing, snapshots)]
     return CachedModel(
         name=name,
@@ -86,10 +117,27 @@ def _describe(name: str, repo_id: str, folder: Path, repo: Any, cache_path: Path
     )
 
 
+def _bytes_of(folder: Path) -> int:
+    """What the files of a repository take, each once, with those elsewhere that they link to."""
+    return sum(_sizes(folder, follow=True).values())
+
+
 def _bytes_in(folder: Path) -> int:
-    """What the blobs and the files of snapshots take, without those elsewhere that they link to."""
-    files = (file for part in ("blobs", "snapshots") for file in (folder / part).rglob("*"))
-    return sum(file.lstat().st_size for file in files if file.is_file() and not file.is_symlink())
+    """The same without those elsewhere."""
+    return sum(_sizes(folder, follow=False).values())
+
+
+def _sizes(folder: Path, *, follow: bool) -> dict[tuple[int, int], int]:
+    """Sizes by what tells one file from another."""
+    found = {}
+    for file in (file for part in ("blobs", "snapshots") for file in (folder / part).rglob("*")):
+        try:
+            status = file.stat() if follow else file.lstat()
+        except OSError:  # gone by now, a link to nowhere, or not to be read
+            continue
+        if stat.S_ISREG(status.st_mode):
+            found[status.st_dev, status.st_ino] = status.st_size
+    return found
 
 
 def repo_of(model_name: str) -> str:
@@ -98,7 +146,10 @@ def repo_of(model_name: str) -> str:
     if known is not None and known.repo_id is not None:
         return known.repo_id
     if known is not None:
-        raise ModelNotFound(f"{model_name!r} is inside this package, so it is in no cache: nothing to fetch or remove.")
+        raise ModelNotFound(
+            f"{model_name!r} is inside this package, so it is in no cache, and there is nothing to fetch, to hold "
+            f"against the Hub's hashes or to remove. `chroma-mlx verify {model_name}` tests its vectors."
+        )
     if not REPO_ID.fullmatch(model_name):
         raise ModelNotFound(
             f"{model_name!r} is neither a short name nor a repository's id (owner/name). `chroma-mlx models list` "
@@ -110,20 +161,35 @@ def repo_of(model_name: str) -> str:
 def remove_model(model_name: str, cache_path: Path | None = None) -> int:
     """Removes a model from the cache, with what unfinished downloads have left; returns the bytes that are free now.
 
-    Raises ModelNotFound if it is not there.
+    Raises ModelNotFound if it is not there, CacheError if something of it is there afterwards.
     """
     repo_id = repo_of(model_name)
     folder = repository_folder(cache_path, repo_id)
+    with cache_errors(cache_path):
+        if not folder.is_dir() or not (os.listdir(folder) and any(folder.glob("*/*"))):
+            raise ModelNotFound(f"{model_name!r} ({repo_id}) is not in the cache, so there is nothing to remove.")
+    size = _bytes_in(folder)
+    try:
+        return max(size, _delete(repo_id, folder, cache_path))
+    except OSError as error:
+        raise CacheError(
+            f"{model_name!r} could not be removed: {_bytes_in(folder) / BYTES_A_GB:.2f} of {size / BYTES_A_GB:.2f} GB "
+            f"are still in {folder}, since something there may not be changed by this user ({error}). Make it writable "
+            "(`chmod -R u+w` as its owner), and remove the model again."
+        ) from error
+
+
+def _delete(repo_id: str, folder: Path, cache_path: Path | None) -> int:
+    """Removes a repository; returns what the client says that frees, which counts what other folders hold of it."""
+    freed = 0
     info = _cache_info(cache_path)
-    repos = [repo for repo in _repos(info) if repo.repo_id == repo_id and repo.repo_type == "model"]
-    if not repos and not any(folder.glob("*/*")):
-        raise ModelNotFound(f"{model_name!r} ({repo_id}) is not in the cache, so there is nothing to remove.")
-    freed = _bytes_in(folder)
-    if repos:
-        # By the client, which knows what else refers to a file.
-        strategy = info.delete_revisions(*(revision.commit_hash for revision in repos[0].revisions))
-        freed = max(freed, int(strategy.expected_freed_size))
-        strategy.execute()
+    for repo in info.repos if info is not None else ():
+        if repo.repo_id == repo_id and repo.repo_type == "model":
+            # By the client, which knows what else refers to a file. What it cannot delete, it leaves with a warning.
+            strategy = info.delete_revisions(*(revision.commit_hash for revision in repo.revisions))
+            freed = int(strategy.expected_freed_size)
+            with quiet_client():
+                strategy.execute()
     if folder.is_dir():
         shutil.rmtree(folder)
     return freed
@@ -135,7 +201,10 @@ def plan_pruning(
     """Which models go so that the rest takes at most `max_gb` (10**9 bytes), the least recently used first.
 
     Those in `keep` (a name, a repository's id, or a folder of the cache) stay, even if that is more.
+    Raises InputError for what is no size.
     """
+    if isinstance(max_gb, bool) or not isinstance(max_gb, int | float) or not max_gb >= 0:  # nan is not
+        raise InputError(f"The models may take {max_gb!r} GB, which is no size. Pass 0 or more, in 10**9 bytes.")
     size = sum(model.size_bytes for model in models)
     going = []
     for model in sorted(models, key=lambda model: model.last_used):
@@ -148,20 +217,49 @@ def plan_pruning(
 
 
 def prunable(cache_path: Path | None = None, *, named: Collection[str] = ()) -> list[CachedModel]:
-    """The cached models that may be pruned: those that this program fetched, and those that are `named`."""
+    """The cached models that may be pruned: those of the table that this program fetched, and those `named`."""
     chosen = set(map(repo_of, named))
-    return [model for model in list_cached(cache_path, named=named) if model.ours or model.repo_id in chosen]
+    return [
+        model
+        for model in list_cached(cache_path, named=named)
+        if model.repo_id in chosen or (model.ours and find_known(model.repo_id) is not None)
+    ]
 
 
 def prune_cache(
     cache_path: Path | None, max_gb: float, *, named: Collection[str] = (), keep: Collection[str | Path] = ()
 ) -> list[CachedModel]:
-    """Removes what `plan_pruning` says of those that are `prunable`, but for `keep`; returns what is gone."""
-    going = plan_pruning(prunable(cache_path, named=named), max_gb, keep)
-    for model in going:
-        with contextlib.suppress(ModelNotFound):  # another process was quicker
-            remove_model(model.repo_id, cache_path)
-    return going
+    """Removes what `plan_pruning` says of those that are `prunable`, but for `keep`; returns what is gone.
+
+    One that cannot be removed does not keep the others; then CacheError is raised.
+    """
+    gone, failed = [], []
+    for model in plan_pruning(prunable(cache_path, named=named), max_gb, keep):
+        try:
+            with contextlib.suppress(ModelNotFound):  # another process was quicker
+                remove_model(model.repo_id, cache_path)
+        except CacheError as error:
+            failed.append(error)
+        else:
+            gone.append(model)
+    if failed:
+        raise failed[0]
+    return gone
+
+
+def keep_within(
+    cache_path: Path | None, max_gb: float, *, keep: Collection[Path], clock: Callable[[], float] = time.time
+) -> None:
+    """Prunes after a download, as `max_cache_gb` asks, but for `keep` and what was opened in the last RECENT_S.
+
+    What could not be removed is a warning: the model that was asked for is there.
+    """
+    try:
+        since = clock() - RECENT_S
+        recent = [model.folder for model in prunable(cache_path) if (_marked(model.folder) or 0.0) > since]
+        prune_cache(cache_path, max_gb, keep=[*keep, *recent])
+    except (ChromaMLXError, OSError) as error:
+        warnings.warn(f"The cache was not pruned to max_cache_gb: {error}", CacheNotPruned, stacklevel=2)
 
 
 def verify_files(model_name: str, cache_path: Path | None = None) -> VerifiedFiles:
@@ -170,6 +268,11 @@ def verify_files(model_name: str, cache_path: Path | None = None) -> VerifiedFil
     Raises DownloadError when the model is not whole in the cache, CorruptCheckpoint naming a file that differs.
     """
     repo_id = repo_of(model_name)
+    with cache_errors(cache_path):
+        return _verify(model_name, repo_id, cache_path)
+
+
+def _verify(model_name: str, repo_id: str, cache_path: Path | None) -> VerifiedFiles:
     folder = find_cached(repo_id, cache_path, revision=_revision(repo_id))
     if folder is None:
         raise DownloadError(
@@ -218,10 +321,17 @@ def mark_used(folder: Path) -> None:
 
 def _last_used(repository: Path) -> float:
     """When a model was used, or, where that was never noted, when the last of its bytes came."""
+    marked = _marked(repository)
+    if marked is not None:
+        return marked
+    return max((file.stat().st_mtime for file in repository.glob("blobs/*") if file.exists()), default=0.0)
+
+
+def _marked(repository: Path) -> float | None:
     try:
         return (repository / MARK).stat().st_mtime
     except OSError:
-        return max((file.stat().st_mtime for file in repository.glob("blobs/*") if file.exists()), default=0.0)
+        return None
 
 
 def _is_of(model: CachedModel, named: str | Path) -> bool:
@@ -237,12 +347,9 @@ def _revision(repo_id: str) -> str | None:
 
 
 def _cache_info(cache_path: Path | None) -> Any:
+    """What the client knows of the cache; None where there is none, or a folder of another program is unreadable."""
     client = hub()
     try:
         return client.scan_cache_dir(cache_path)
-    except client.errors.CacheNotFound:
+    except (client.errors.CacheNotFound, OSError):
         return None
-
-
-def _repos(info: Any) -> Collection[Any]:
-    return info.repos if info is not None else ()

@@ -13,9 +13,9 @@ from typing import Any, Final
 
 from ..errors import CheckpointError, CorruptCheckpoint, DownloadError, UnsupportedModel
 from ..progress import shows_progress
+from .fetch import Source, drop_damaged, drop_differing, fetch_files, hold_against_hash, is_in_cache
 from .hashes import SHA1, SHA256, matching
 from .hub import TransientError, by_hand, hub, hub_errors, repository_folder
-from .large import Source, drop_damaged, fetch_large, hold_against_hash, is_in_cache
 from .listing import (
     PATTERNS,
     ListedFile,
@@ -122,18 +122,17 @@ def _download_once(
     """One attempt; notes in `done` what it did."""
     remote = ask_hub(repo_id, revision)
     repository = repository_folder(cache_path, repo_id)
-    bars = {"tqdm_class": _bar_class(shown=shows_progress(show_progress))}
+    bars = {"tqdm_class": _bar_class(shown=_shows_bars(show_progress))}
     source = Source(repo_id, remote.commit, repository, bars)
     if done.began is None:
         # Other programs make the snapshot at their first file, this one at the last.
         done.began = not (repository / "snapshots" / remote.commit).exists()
     _check_room(source, remote.files)
-    large = [file for file in remote.files if file.sha256]
-    absent = [file for file in large if not is_in_cache(source, file)]
-    done.fetched.update(file.path for file in absent)  # it counts once all have come
-    fetch_large(source, large)
     for file in remote.files:
         drop_damaged(source, file)  # or the client, to which a name is enough, would leave it
+    absent = [file for file in remote.files if not is_in_cache(source, file)]
+    done.fetched.update(file.path for file in absent if file.sha256)  # it counts once all have come
+    fetch_files(source, absent)
     still_absent = [file for file in absent if not is_in_cache(source, file)]
     with hub_errors(repo_id):
         folder = Path(
@@ -169,9 +168,13 @@ def _check_whole(source: Source, folder: Path, listing: Listing) -> None:
     try:
         try_opening(folder)
     except CheckpointError as error:
-        for file in listing.files:
-            if is_in_cache(source, file):
-                hold_against_hash(source, file)  # one that was damaged in the cache goes, so that a new one comes
+        damaged = [file.path for file in listing.files if drop_differing(source, file)]
+        if damaged:  # in the cache, where only sizes are looked at: what comes is held against its hash
+            raise TransientError(
+                f"{', '.join(damaged)} of {source.repo_id} was damaged in the cache and was removed. Download the "
+                f"model again. {by_hand(source.repo_id)}",
+                retry_after_s=0.0,
+            ) from error
         raise CorruptCheckpoint(
             f"The repository {source.repo_id} was downloaded whole, but is no checkpoint that works: {error}"
         ) from error
@@ -232,6 +235,11 @@ def _bytes_begun(repository: Path, file: ListedFile) -> int:
     """How much of a file an unfinished download has; what other versions of a repository have does not count."""
     begun = partials(repository / "blobs" / file.blob) if file.blob else []
     return next((partial.stat().st_size for partial in begun if partial.exists()), 0)
+
+
+def _shows_bars(show: bool | None) -> bool:
+    """As everywhere here; where nothing is said, the client's HF_HUB_DISABLE_PROGRESS_BARS holds, too."""
+    return shows_progress(show) and not (show is None and hub().utils.are_progress_bars_disabled())
 
 
 def _bar_class(*, shown: bool) -> Any:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+import math
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from ..errors import ChromaMLXError, DownloadError, MissingPackage, ModelNotFound
+from ..errors import CacheError, ChromaMLXError, DownloadError, MissingPackage, ModelNotFound
 from ..models.known import KNOWN_MODELS, find_known, is_own
 
 # Answers of a server that may be others in a moment.
@@ -44,13 +49,55 @@ def repository_folder(cache_path: Path | None, repo_id: str) -> Path:
 
 
 def cache_folder(cache_path: Path | None) -> Path:
-    """`cache_path`, or the cache that HF_HUB_CACHE and HF_HOME name."""
+    """`cache_path`, or the cache that HF_HUB_CACHE and HF_HOME name. Raises CacheError where that is a file."""
     if cache_path is None:
         hub()
         from huggingface_hub.constants import HF_HUB_CACHE
 
         cache_path = Path(HF_HUB_CACHE)
-    return cache_path.expanduser()
+    folder = cache_path.expanduser()
+    if os.path.exists(folder) and not os.path.isdir(folder):  # pathlib's raise for what may not be looked at
+        raise CacheError(
+            f"The models' cache {folder} is a file, so no model can be kept there. Set cache_dir, CHROMA_MLX_CACHE_DIR "
+            "or HF_HUB_CACHE to a folder."
+        )
+    return folder
+
+
+@contextmanager
+def cache_errors(cache_path: Path | None) -> Iterator[None]:
+    """Translates the system's errors at the files of the cache."""
+    try:
+        yield
+    except ChromaMLXError:
+        raise
+    except OSError as error:
+        raise CacheError(
+            f"The models' cache {cache_folder(cache_path)} cannot be used: {error}. Either a file in it may not be "
+            "read or written by this user, or its disk fails. Change the permissions of what is named, or set "
+            "cache_dir or CHROMA_MLX_CACHE_DIR to another folder."
+        ) from error
+
+
+@contextmanager
+def quiet_client() -> Iterator[None]:
+    """Keeps the client's own warnings off the terminal: what matters of them is in the errors raised here.
+
+    Who has set the client to say more than warnings (HF_HUB_VERBOSITY) goes on to see everything.
+    """
+    logger = logging.getLogger("huggingface_hub")
+    handlers = list(logger.handlers) if logger.getEffectiveLevel() >= logging.WARNING else []
+
+    def is_grave(record: logging.LogRecord) -> bool:
+        return record.levelno > logging.WARNING
+
+    for handler in handlers:
+        handler.addFilter(is_grave)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(is_grave)
 
 
 class TransientError(DownloadError):
@@ -68,7 +115,8 @@ def hub_errors(repo_id: str) -> Iterator[None]:
     # Of the package that the client is built on, by its version: httpx, which has a tree of its own, or requests.
     network_error = getattr(errors, "HTTPError", OSError)
     try:
-        yield
+        with quiet_client():
+            yield
     except ChromaMLXError:
         raise
     except errors.GatedRepoError as error:
@@ -97,7 +145,9 @@ def hub_errors(repo_id: str) -> Iterator[None]:
             f"{log_in}{by_hand(repo_id)}"
         )
         if _may_pass(error):
-            raise TransientError(message, retry_after_s=_retry_after(error)) from error
+            response = getattr(error, "response", None)
+            asked = None if response is None else read_retry_after(response.headers.get("Retry-After"))
+            raise TransientError(message, retry_after_s=asked) from error
         raise DownloadError(message) from error
 
 
@@ -114,12 +164,19 @@ def _may_pass(error: BaseException) -> bool:
     return getattr(error, "errno", None) is None or isinstance(error, ConnectionError | TimeoutError)
 
 
-def _retry_after(error: BaseException) -> float | None:
-    response = getattr(error, "response", None)
-    try:
-        return float(response.headers.get("Retry-After", "")) if response is not None else None
-    except ValueError:
+def read_retry_after(header: str | None, *, now: float | None = None) -> float | None:
+    """The seconds that a Retry-After asks to wait, which has a number of them or a date; None for anything else."""
+    if header is None:
         return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(header)
+        except ValueError:
+            return None
+        seconds = max(0.0, date.timestamp() - (time.time() if now is None else now))
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def by_hand(repo_id: str) -> str:

@@ -71,6 +71,12 @@ def read_listing(snapshot: Path) -> Listing | None:
         return None
 
 
+def has_own_listing(repository: Path) -> bool:
+    """Whether this program noted of any commit of a repository that it fetched it."""
+    notes = (_read(file) for file in repository.glob("chroma-mlx.*.json"))
+    return any(note.get("fetched") for note in notes)
+
+
 def write_listing(snapshot: Path, listing: Listing) -> None:
     """Notes that a snapshot is whole. One that cannot be noted is asked for again at the next use, no more."""
     content = {

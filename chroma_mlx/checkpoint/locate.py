@@ -11,7 +11,7 @@ from typing import Final
 from ..errors import DownloadError, ModelNotFound
 from ..models.known import KNOWN_MODELS, REPO_ID
 from .download import ask_hub, download
-from .hub import by_hand, is_repo_id, known_names
+from .hub import by_hand, cache_errors, is_repo_id, known_names
 from .snapshot import find_snapshot, warn_if_unchecked
 
 BUILTIN_FOLDER: Final = Path(__file__).parent.parent / "builtin" / "checkpoint"
@@ -33,7 +33,7 @@ def locate(
     called with the folder after a download of weights.
 
     Raises ModelNotFound when it is none of these, DownloadError when it is not cached and cannot be
-    downloaded, or may not: `why_not` says why without `auto_download`.
+    downloaded, or may not (`why_not` says why without `auto_download`), CacheError.
     """
     known = KNOWN_MODELS.get(model_name)
     if known is not None and known.repo_id is None:
@@ -44,30 +44,33 @@ def locate(
         if folder is not None:
             return folder
         _check_repo_id(model_name)
-    cached = find_snapshot(repo_id, cache_path, revision=revision)
-    if cached is not None and cached.whole:
-        return cached.folder
-    if not auto_download:
-        if cached is None:
-            raise DownloadError(
-                f"The model {model_name!r} ({repo_id}) is not whole in the cache, and {why_not}. {by_hand(repo_id)}"
-            )
-        warn_if_unchecked(model_name, cached, "it may not be downloaded now")
-        return cached.folder
-    if cached is not None:
-        revision = cached.folder.name  # what is there is completed, not replaced by what is newer
-        try:
-            ask_hub(repo_id, revision)  # once: a machine without a connection need not wait for what it has
-        except (DownloadError, ModelNotFound) as error:
-            why = f"the Hub could not be asked ({type(error.__cause__ or error).__name__})"
-            warn_if_unchecked(model_name, cached, why)
+    with cache_errors(cache_path):
+        cached = find_snapshot(repo_id, cache_path, revision=revision)
+        if cached is not None and cached.whole:
             return cached.folder
-    return download(repo_id, revision=revision, cache_path=cache_path, show_progress=show_progress, on_fetch=on_fetch)
+        if not auto_download:
+            if cached is None:
+                raise DownloadError(
+                    f"The model {model_name!r} ({repo_id}) is not whole in the cache, and {why_not}. {by_hand(repo_id)}"
+                )
+            warn_if_unchecked(model_name, cached, "it may not be downloaded now")
+            return cached.folder
+        if cached is not None:
+            revision = cached.folder.name  # what is there is completed, not replaced by what is newer
+            try:
+                ask_hub(repo_id, revision)  # once: a machine without a connection need not wait for what it has
+            except (DownloadError, ModelNotFound) as error:
+                why = f"the Hub could not be asked ({type(error.__cause__ or error).__name__})"
+                warn_if_unchecked(model_name, cached, why)
+                return cached.folder
+        return download(
+            repo_id, revision=revision, cache_path=cache_path, show_progress=show_progress, on_fetch=on_fetch
+        )
 
 
 def local_folder(model_name: str) -> Path | None:
     """The absolute path of the folder that `model_name` is, or None: a short name stands before a folder."""
-    if model_name in KNOWN_MODELS:
+    if model_name in KNOWN_MODELS or not model_name.strip():  # an empty path would be the working folder
         return None
     # expanduser() raises for "~" and a user that does not exist.
     path = Path(os.path.expanduser(model_name))

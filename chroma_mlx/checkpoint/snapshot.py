@@ -11,7 +11,7 @@ from ..models.known import find_known
 from .declared import Declared
 from .download import try_opening
 from .hashes import SHA1
-from .hub import repository_folder
+from .hub import cache_errors, repository_folder
 from .listing import is_inside, read_listing
 from .open import Checkpoint
 
@@ -32,9 +32,10 @@ class Snapshot:
 
 def find_snapshot(repo_id: str, cache_path: Path | None, *, revision: str | None = None) -> Snapshot | None:
     """The cached checkpoint of a repository, or None: there is none, it does not open, or it lacks listed files."""
-    folder = _snapshot_folder(repository_folder(cache_path, repo_id), revision or "main")
-    if folder is None or not folder.is_dir():
-        return None
+    with cache_errors(cache_path):
+        folder = _snapshot_folder(repository_folder(cache_path, repo_id), revision or "main")
+        if folder is None or not folder.is_dir():
+            return None
     listing = read_listing(folder)
     if listing is not None and listing.missing(folder):
         return None
@@ -84,6 +85,8 @@ def _snapshot_folder(repository: Path, revision: str) -> Path | None:
             return None
         try:
             commit = (repository / "refs" / revision).read_text(encoding="utf-8").strip()
+        except PermissionError:
+            raise  # it may well be there
         except (OSError, ValueError):
             return None
     return repository / "snapshots" / commit if SHA1.fullmatch(commit) else None

@@ -6,10 +6,13 @@ import argparse
 import json
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .arguments import add_config
+
+if TYPE_CHECKING:
+    from ..checkpoint.cache import CachedModel
 
 CACHED = "short name or Hub repository id"
 ANY = f"{CACHED}, or a folder"
@@ -51,7 +54,7 @@ class _Adder:
 
 
 def run_list(options: argparse.Namespace) -> int:
-    """Prints a row a model."""
+    """Prints a row a model: those of the table, then others that this program fetched."""
     from ..model_cache import list_models
     from ..models.known import KNOWN_MODELS
 
@@ -67,11 +70,13 @@ def run_list(options: argparse.Namespace) -> int:
                 "max_tokens": known.max_tokens,
                 "download_mb": round(known.download_bytes / 1e6),
                 "licence": known.licence,
+                **_state(there),
                 "cached": known.repo_id is None or bool(there and there.whole),
-                "cached_mb": round(there.size_bytes / 1e6) if there else None,
-                "last_used": time.strftime("%Y-%m-%d %H:%M", time.localtime(there.last_used)) if there else None,
             }
         )
+    unknown = dict.fromkeys(("dimension", "max_tokens", "download_mb", "licence"))
+    for repo_id in sorted(cached.keys() - {known.repo_id for known in KNOWN_MODELS.values()}):
+        rows.append({"name": repo_id, "repo_id": repo_id, **unknown, **_state(cached[repo_id])})
     if options.json:
         print(json.dumps(rows, indent=2))
         return 0
@@ -80,11 +85,23 @@ def run_list(options: argparse.Namespace) -> int:
         state = "inside the package" if row["repo_id"] is None else "no"
         if row["cached_mb"] is not None:
             state = f"{row['cached_mb']:,} MB{'' if row['cached'] else ', perhaps not whole'}, {row['last_used']}"
+        if row["dimension"] is None:
+            print(f"{row['name']:<24} {'not in the table':>30}  {'':<10}  {state}")
+            continue
         print(
             f"{row['name']:<24} {row['dimension']:>9} {row['max_tokens']:>7,} {row['download_mb']:>6,} MB  "
             f"{row['licence']:<10}  {state}"
         )
     return 0
+
+
+def _state(there: CachedModel | None) -> dict[str, Any]:
+    """What a row has on the cache."""
+    return {
+        "cached": there is not None and there.whole,
+        "cached_mb": round(there.size_bytes / 1e6) if there else None,
+        "last_used": time.strftime("%Y-%m-%d %H:%M", time.localtime(there.last_used)) if there else None,
+    }
 
 
 def run_info(options: argparse.Namespace) -> int:
@@ -157,8 +174,6 @@ def run_prune(options: argparse.Namespace) -> int:
     """Removes the models used least recently until the rest is small enough."""
     from ..model_cache import prune_models, remove_model
 
-    if options.max_gb < 0:
-        raise InputError(f"--max-gb is {options.max_gb}. Pass 0 or more.")
     going = prune_models(options.max_gb, also=options.also, dry_run=True, config=options.config)
     if not going:
         print("Nothing has to go. What other programs fetched stays, and does not count, unless --also names it.")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
 from ..checkpoint.snapshot import find_snapshot
+from ..errors import CacheError
 from ..functions import MLXEmbeddingFunction
 from ..models.known import DEFAULT_MODEL, KNOWN_MODELS
 from ..progress import progress_bar
@@ -61,7 +62,7 @@ def choose_model(model_name: str | None, *, configured: str | None = None) -> Ch
     if configured is not None:
         return Choice(model_name=configured, why="as configured")
     repo_id = KNOWN_MODELS[DEFAULT_MODEL].repo_id
-    if repo_id is not None and find_snapshot(repo_id, None) is not None:
+    if repo_id is not None and _is_cached(repo_id):
         return Choice(
             model_name=DEFAULT_MODEL,
             why=f"it is in the cache; `--model {BUILTIN}` takes the small model of this package",
@@ -70,6 +71,13 @@ def choose_model(model_name: str | None, *, configured: str | None = None) -> Ch
         model_name=BUILTIN,
         why=f"it needs no download; `--model {DEFAULT_MODEL}` downloads the default model, which is far better",
     )
+
+
+def _is_cached(repo_id: str) -> bool:
+    try:
+        return find_snapshot(repo_id, None) is not None
+    except CacheError:  # the built-in model needs no cache
+        return False
 
 
 def open_collection(client: ClientAPI, function: MLXEmbeddingFunction, *, limit: int | None, reset: bool) -> Collection:

@@ -143,9 +143,9 @@ def _memory(config: EmbeddingConfig, machine: Machine) -> Check:
 
 
 def _cache(config: EmbeddingConfig, machine: Machine) -> Check:
-    from huggingface_hub.constants import HF_HUB_CACHE
+    from ..checkpoint.hub import cache_folder
 
-    folder = config.machine.cache_path or Path(HF_HUB_CACHE)
+    folder = cache_folder(config.machine.cache_path)
     existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
     free, missing = machine.free(existing), _missing_bytes(config, folder)
     remedy = None

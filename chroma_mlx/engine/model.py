@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..blas import use_threads_for
 from ..checkpoint import Checkpoint, open_checkpoint, sound_values
-from ..checkpoint.cache import mark_used, prune_cache
+from ..checkpoint.cache import keep_within, mark_used
 from ..checkpoint.dense import dense_shapes
 from ..checkpoint.fit import check_fit
 from ..checkpoint.locate import locate
@@ -137,13 +137,13 @@ def get_model(
                 show_progress=show_progress,
                 on_fetch=fetched.append,
             )
+            mark_used(folder)  # before it is read, so that no other process prunes it meanwhile
             model = load_model(folder, device=spec.device)
             _report_differences(spec.model_name, model)
             _models[spec] = model
-            mark_used(folder)
             if fetched and max_cache_gb is not None:
                 in_use = [loaded.checkpoint.folder for loaded in list(_models.values())]
-                prune_cache(spec.cache_path, max_cache_gb, keep=in_use)
+                keep_within(spec.cache_path, max_cache_gb, keep=in_use)
     return model
 
 

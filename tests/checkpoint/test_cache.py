@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_cache import put_into_cache
@@ -14,8 +16,10 @@ from small import write_checkpoint
 
 from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.checkpoint.cache import (
+    RECENT_S,
     CachedModel,
     VerifiedFiles,
+    keep_within,
     list_cached,
     mark_used,
     plan_pruning,
@@ -27,7 +31,7 @@ from chroma_mlx.checkpoint.cache import (
 from chroma_mlx.checkpoint.partial import SUFFIX, claimed
 from chroma_mlx.checkpoint.snapshot import find_cached
 from chroma_mlx.engine.model import unload_models
-from chroma_mlx.errors import CheckpointDiffers, CorruptCheckpoint, DownloadError, ModelNotFound
+from chroma_mlx.errors import CheckpointDiffers, CorruptCheckpoint, DownloadError, InputError, ModelNotFound
 from chroma_mlx.models.known import KNOWN_MODELS
 
 QWEN, MINILM = "qwen3-0.6b-4bit", "all-minilm-l6-v2"
@@ -46,7 +50,7 @@ def cache(tmp_path: Path) -> Path:
     checkpoint = write_checkpoint(tmp_path / "checkpoint")
     put_into_cache(tmp_path / "hub", repo(QWEN), checkpoint, used=1_000.0)
     put_into_cache(tmp_path / "hub", repo(MINILM), checkpoint, used=2_000.0)
-    put_into_cache(tmp_path / "hub", FOREIGN, checkpoint, used=10.0)
+    put_into_cache(tmp_path / "hub", FOREIGN, checkpoint, used=10.0, ours=False)
     return tmp_path / "hub"
 
 
@@ -57,6 +61,25 @@ def test_the_models_of_the_table_are_listed_the_last_used_first(cache: Path) -> 
     assert [model.last_used for model in models] == [2_000.0, 1_000.0]
     assert all(model.whole and model.size_bytes > 10_000 for model in models)
     assert [model.name for model in list_cached(cache, named=[FOREIGN])] == [MINILM, QWEN, FOREIGN]
+
+
+def test_a_model_outside_the_table_that_this_program_fetched_is_listed_and_pruned_only_by_its_name(
+    cache: Path, tmp_path: Path
+) -> None:
+    put_into_cache(cache, "someone/ours", tmp_path / "checkpoint", used=5.0)
+    begun = cache / "models--someone--begun" / "blobs"
+    begun.mkdir(parents=True)
+    (begun / f"{'a' * 64}{SUFFIX}").write_bytes(bytes(5_000))
+
+    found = {model.name: (model.ours, model.whole) for model in list_cached(cache)}
+    assert found == {
+        MINILM: (True, True),
+        QWEN: (True, True),
+        "someone/ours": (True, True),
+        "someone/begun": (True, False),
+    }
+    assert {model.name for model in prune_cache(cache, 0.0)} == {MINILM, QWEN}
+    assert [model.name for model in prune_cache(cache, 0.0, named=["someone/ours"])] == ["someone/ours"]
 
 
 def test_a_cache_that_is_not_there_holds_nothing(tmp_path: Path) -> None:
@@ -99,6 +122,21 @@ def test_pruning_takes_the_least_recently_used_first_and_never_what_is_in_use() 
     assert [model.name for model in plan_pruning(models, 4)] == ["old", "middle"]
     assert [model.name for model in plan_pruning(models, 6, keep=["old"])] == ["middle", "new"]
     assert [model.name for model in plan_pruning(models, 0)] == ["old", "middle", "new"]
+
+
+@pytest.mark.parametrize("size", [float("nan"), -1, -1e400, "1", None, True])
+def test_what_is_no_size_prunes_nothing(cache: Path, size: Any) -> None:
+    with pytest.raises(InputError, match=r"may take .* GB, which is no size\. Pass 0 or more"):
+        prune_cache(cache, size)
+    assert prune_cache(cache, float("inf")) == []
+    assert {model.name for model in list_cached(cache)} == {MINILM, QWEN}
+
+
+def test_a_model_that_was_opened_just_now_is_pruned_only_by_the_command(cache: Path) -> None:
+    keep_within(cache, 1e-6, keep=[], clock=lambda: 2_000.0 + RECENT_S - 1)
+    assert [model.name for model in list_cached(cache)] == [MINILM], "the one that was opened before is gone"
+    keep_within(cache, 1e-6, keep=[], clock=lambda: 2_000.0 + RECENT_S - 1)
+    assert [model.name for model in prune_cache(cache, 1e-6)] == [MINILM]
 
 
 def test_pruning_leaves_other_programs_models_alone(cache: Path) -> None:
@@ -169,6 +207,15 @@ def test_a_download_keeps_the_cache_within_its_limit_but_for_what_is_in_use_and_
     left = {model.name for model in list_cached(cache, named=[FOREIGN])}
     assert left == {"bge-small-en-v1.5", "bge-base-en-v1.5", "qwen3-4b-4bit", "qwen3-8b-4bit", FOREIGN}
     unload_models()
+
+
+def test_a_repository_without_a_snapshot_is_removed_whole(cache: Path) -> None:
+    (repository,) = cache.glob(f"models--{repo(QWEN).replace('/', '--')}")
+    for snapshot in (repository / "snapshots").iterdir():
+        shutil.rmtree(snapshot)
+
+    assert remove_model(QWEN, cache) > 10_000, "what the blobs took is free"
+    assert not repository.exists()
 
 
 def test_only_what_this_program_fetched_is_pruned_unless_it_is_named(cache: Path, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
+import logging
 import os
 import shutil
 import signal
@@ -31,7 +33,8 @@ from small import write_checkpoint
 from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.checkpoint.cache import list_cached, verify_files
 from chroma_mlx.checkpoint.download import ATTEMPTS, FIRST_WAIT_S, LONGEST_WAIT_S, download
-from chroma_mlx.checkpoint.large import AppendingFile
+from chroma_mlx.checkpoint.fetch import AppendingFile
+from chroma_mlx.checkpoint.hub import read_retry_after
 from chroma_mlx.checkpoint.locate import locate
 from chroma_mlx.checkpoint.snapshot import find_cached
 from chroma_mlx.errors import CorruptCheckpoint, DownloadError, ModelNotFound
@@ -131,6 +134,19 @@ def test_what_another_program_has_cached_is_not_downloaded_again(server: HubServ
     assert WEIGHTS not in server.sent
 
 
+def test_a_proxy_is_asked_for_the_hub(server: HubServer, cache: Path) -> None:
+    code = (
+        "from pathlib import Path; from chroma_mlx.checkpoint.locate import locate;"
+        f"print(locate({REPO!r}, cache_path=Path({str(cache)!r}), auto_download=True, show_progress=False))"
+    )
+    proxy = dict.fromkeys(("HTTP_PROXY", "http_proxy"), server.endpoint)
+    nobody = dict.fromkeys(("NO_PROXY", "no_proxy"), "")
+    output, errors = run_python(code, server, HF_ENDPOINT="http://hub.invalid", **proxy, **nobody).communicate(
+        timeout=60
+    )
+    assert contents(Path(output.strip())) == wanted(server), errors
+
+
 def test_the_token_is_sent(server: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
     fetch(cache)
@@ -148,6 +164,20 @@ def test_a_bar_is_shown_only_when_it_is_asked_for(
     shown = capfd.readouterr().err
     assert WEIGHTS in shown
     assert "B/s" in shown
+
+
+def test_the_clients_own_switch_for_bars_holds_where_nothing_is_said(
+    server: HubServer, cache: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    huggingface_hub.utils.disable_progress_bars()
+    try:
+        fetch(cache / "silent", show=None)
+    finally:
+        huggingface_hub.utils.enable_progress_bars()
+    assert capfd.readouterr().err == ""
+    fetch(cache / "shown", show=None)
+    assert WEIGHTS in capfd.readouterr().err
 
 
 def test_a_function_downloads_its_model_at_the_first_text(server: HubServer, cache: Path, checkpoint: Path) -> None:
@@ -250,15 +280,37 @@ def test_content_with_another_hash_is_refused_and_removed(server: HubServer, cac
     assert_completes(cache, server)
 
 
-def test_a_blob_that_was_damaged_in_the_cache_so_that_it_does_not_open_is_removed(
+def test_a_blob_that_was_damaged_in_the_cache_so_that_it_does_not_open_is_fetched_again_at_once(
     server: HubServer, cache: Path
 ) -> None:
     blob = (fetch(cache) / WEIGHTS).resolve()
     blob.write_bytes(bytes(len(server.files[WEIGHTS])))
-    with pytest.raises(CorruptCheckpoint, match=f"{WEIGHTS} of {REPO} has the SHA-256"):
-        fetch(cache)
-    assert not blob.exists()
     assert_completes(cache, server)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "tokenizer.json"])
+def test_after_a_file_was_cut_in_the_cache_one_download_mends_it(server: HubServer, cache: Path, name: str) -> None:
+    (fetch(cache) / name).resolve().write_bytes(server.files[name][:-10])
+    with pytest.raises(DownloadError, match="Fetch what is missing: `chroma-mlx models download"):
+        verify_files(REPO, cache)
+    locate(REPO, cache_path=cache, auto_download=True, show_progress=False)
+    assert {*verify_files(REPO, cache).right} == set(wanted(server))
+
+
+def test_a_small_file_with_another_hash_is_refused_and_removed(server: HubServer, cache: Path) -> None:
+    content = server.files["tokenizer.json"]
+    server.instead["tokenizer.json"] = content[:-1] + b" "
+    with pytest.raises(CorruptCheckpoint, match=rf"tokenizer\.json of {REPO} has the SHA-1 .* and was removed"):
+        fetch(cache)
+    assert find_cached(REPO, cache) is None
+    assert_completes(cache, server)
+
+
+def test_a_small_file_that_differs_in_the_cache_is_fetched_again(server: HubServer, cache: Path) -> None:
+    content = server.files["tokenizer.json"]
+    (fetch(cache) / "tokenizer.json").resolve().write_bytes(content[:-1] + b" ")
+    assert_completes(cache, server)
+    assert not server.sent[WEIGHTS]
 
 
 def test_what_is_there_in_its_size_is_neither_read_nor_fetched_again(server: HubServer, cache: Path) -> None:
@@ -340,7 +392,8 @@ def test_several_files_are_fetched_at_once_and_each_is_resumed(server: HubServer
     thread.start()
     assert server.halted.wait(60)
     # Both others come whole while the first halts.
-    wait_until(lambda: sum(not path.name.endswith(".incomplete") for path in cache.glob("*/blobs/*")) == 2)
+    others = {hashlib.sha256(server.files[name]).hexdigest() for name in names[1:]}
+    wait_until(lambda: others <= {path.name for path in cache.glob("*/blobs/*")})
     server.go_on.set()
     thread.join(60)
     assert len(failed) == 1
@@ -462,6 +515,62 @@ def test_a_file_that_is_gated_is_said_to_be_and_not_tried_again(server: HubServe
     assert find_cached(REPO, cache) is None
 
 
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("0.5", 0.5),
+        ("Thu, 01 Jan 1970 00:16:50 GMT", 10.0),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", 0.0),
+        ("nan", None),
+        ("inf", None),
+        ("-5", None),
+        ("soon", None),
+        ("", None),
+        (None, None),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_and_anything_else_is_left(header: str | None, seconds: float | None) -> None:
+    assert read_retry_after(header, now=1_000.0) == seconds
+
+
+@pytest.mark.parametrize("header", ["nan", "-5", "soon"])
+def test_a_server_that_asks_for_no_time_is_given_the_usual(server: HubServer, cache: Path, header: str) -> None:
+    server.refuse("/api/models", 429, {"Retry-After": header}, times=1)
+    waits: list[float] = []
+    assert contents(fetch(cache, sleep=waits.append)) == wanted(server)
+    assert FIRST_WAIT_S <= waits[0] <= 1.25 * FIRST_WAIT_S
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, "tokenizer.json"])
+def test_a_connection_that_breaks_before_anything_comes_is_tried_so_often_and_no_more(
+    server: HubServer, cache: Path, name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    printed = io.StringIO()
+    monkeypatch.setattr(logging.getLogger("huggingface_hub"), "handlers", [logging.StreamHandler(printed)])
+    server.cut_at[name] = 0
+    with pytest.raises(DownloadError, match="could not be downloaded"):
+        fetch(cache)
+    assert server.count(name) == ATTEMPTS
+    assert printed.getvalue() == "", "lines of the client's own"
+    file_download.logger.warning("one after the download")
+    assert printed.getvalue() == "one after the download\n"
+
+
+def test_a_connection_that_breaks_again_and_again_keeps_what_came(server: HubServer, cache: Path) -> None:
+    cuts = iter(range(CHUNK, len(server.files[WEIGHTS]), CHUNK))
+
+    def cut_later(_: float) -> None:
+        server.cut_at[WEIGHTS] = next(cuts)
+
+    cut_later(0.0)
+    with pytest.raises(DownloadError, match="could not be downloaded"):
+        fetch(cache, sleep=cut_later)
+    assert server.sent[WEIGHTS] == ATTEMPTS * CHUNK
+    assert server.count(WEIGHTS) <= 6 * ATTEMPTS
+    assert_completes(cache, server)
+
+
 def test_a_server_that_has_too_many_is_given_the_time_it_asks_for(server: HubServer, cache: Path) -> None:
     server.refuse("/api/models", 429, {"Retry-After": "7"}, times=2)
     waits: list[float] = []
@@ -575,7 +684,7 @@ def start_process(server: HubServer, cache: Path) -> subprocess.Popen[str]:
     )
 
 
-def run_python(code: str, server: HubServer) -> subprocess.Popen[str]:
+def run_python(code: str, server: HubServer, **others: str) -> subprocess.Popen[str]:
     settings = {
         "HF_ENDPOINT": server.endpoint,
         "HF_HUB_DISABLE_XET": "1",
@@ -583,7 +692,7 @@ def run_python(code: str, server: HubServer) -> subprocess.Popen[str]:
         "NO_PROXY": "127.0.0.1",
         "PYTHONPATH": str(ROOT),
     }
-    environment: dict[str, Any] = {**os.environ, **settings}
+    environment: dict[str, Any] = {**os.environ, **settings, **others}
     return subprocess.Popen(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )

@@ -95,6 +95,14 @@ def test_a_folder_that_chroma_cannot_use_is_explained(folder: Path, capsys: pyte
     assert "not a database" in capsys.readouterr().err
 
 
+def test_a_cache_that_is_a_file_leaves_the_model_inside_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "file"))
+    assert choose_model(None).model_name == "builtin"
+
+
 def test_without_the_default_model_the_built_in_one_is_taken_and_the_way_to_the_other_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

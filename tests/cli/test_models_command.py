@@ -7,8 +7,11 @@ from pathlib import Path
 
 import pytest
 from hub_cache import put_into_cache
+from hub_client import client_of
+from hub_server import HubServer
 from small import write_checkpoint
 
+from chroma_mlx.checkpoint.cache import list_cached
 from chroma_mlx.cli import main
 from chroma_mlx.models.known import KNOWN_MODELS, KnownModel, find_known, register_model
 
@@ -65,6 +68,74 @@ def test_verify_fails_for_files_of_which_no_hash_is_known(cache: Path, capsys: p
     output = capsys.readouterr().out
     assert "2 files are what the Hub has: model.safetensors, tokenizer.json" in output
     assert "not checkable, since their hashes are not known here: config.json" in output
+
+
+def test_list_shows_what_was_fetched_here_and_is_not_in_the_table(
+    cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_into_cache(cache, "someone/ours", tmp_path / "checkpoint")
+    put_into_cache(cache, "someone/theirs", tmp_path / "checkpoint", ours=False)
+    assert main(["models", "list"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert len(lines) == len(KNOWN_MODELS) + 1
+    assert lines[-1].startswith("someone/ours ")
+    assert "not in the table" in lines[-1]
+
+    assert main(["models", "list", "--json"]) == 0
+    row = json.loads(capsys.readouterr().out)[-1]
+    assert (row["name"], row["cached"], row["dimension"]) == ("someone/ours", True, None)
+
+
+@pytest.mark.parametrize("action", ["path", "download"])
+@pytest.mark.parametrize("name", ["", " ", "no-checkpoint"])
+def test_neither_an_empty_name_nor_a_folder_without_a_checkpoint_is_a_model(
+    action: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "no-checkpoint").mkdir()
+    assert main(["models", action, name]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert ("is not a checkpoint: it has no config.json" if name.strip() else "There is no model '") in printed.err
+
+
+def test_verify_says_of_the_model_inside_the_package_what_tests_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "verify", "builtin"]) == 1
+    assert "`chroma-mlx verify builtin` tests its vectors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["nan", "-1", "-inf"])
+def test_prune_to_what_is_no_size_removes_nothing(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["models", "prune", f"--max-gb={size}", "--yes"]) == 1
+    assert "GB, which is no size. Pass 0 or more" in capsys.readouterr().err
+    assert main(["models", "path", QWEN]) == 0
+    assert main(["models", "prune", "--max-gb", "1e400", "--yes"]) == 0
+    assert main(["models", "path", QWEN]) == 0
+
+
+def test_download_keeps_to_the_limit_of_its_configuration(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mc.yaml").write_text("embedding: {max_cache_gb: 0.000001}", encoding="utf-8")
+    wanted = KNOWN_MODELS["bge-small-en-v1.5"].repo_id
+    assert wanted is not None
+    with HubServer.of_folder(wanted, tmp_path / "checkpoint") as server, client_of(server, monkeypatch, tmp_path):
+        assert main(["models", "download", wanted, "--config", "mc.yaml"]) == 0
+    assert [model.repo_id for model in list_cached(cache)] == [wanted]
+    assert Path(capsys.readouterr().out.strip()).is_relative_to(cache)
+
+
+def test_a_file_for_a_cache_is_said_to_be_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("CHROMA_MLX_CACHE_DIR", str(tmp_path / "file"))
+    for command in (["list"], ["path", QWEN], ["download", QWEN], ["verify", QWEN], ["remove", QWEN, "--yes"]):
+        assert main(["models", *command]) == 1
+        assert f"The models' cache {tmp_path / 'file'} is a file" in capsys.readouterr().err
+    assert main(["doctor", "--json"]) == 1
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert not checks["cache"]["ok"]
+    assert "is a file, so no model can be kept there" in checks["cache"]["found"]
 
 
 @pytest.mark.parametrize(

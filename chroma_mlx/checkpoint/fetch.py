@@ -1,7 +1,8 @@
-"""Fetches the large files of a repository, each from where an earlier run stopped and held against its hash.
+"""Fetches the files of a repository, each from where an earlier run stopped and held against its hash.
 
 They come over HTTP, not by the Hub's other way (Xet): that one cannot be taken up by another process where
-it stopped, and its content has no SHA-256 before it is put together.
+it stopped, and its content has no hash before it is put together. Nor does the client hold any file
+against one, and it tries a broken connection again by itself: tries times tries, and a line of log for each.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ LOCK_POLL_S: Final = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where large files come from and go to; `options` are passed to the client where it takes them."""
+    """Where files come from and go to; `options` are passed to the client where it takes them."""
 
     repo_id: str
     commit: str
@@ -47,13 +48,14 @@ class _Client:
     headers: Callable[..., dict[str, str]]
 
 
-def fetch_large(source: Source, files: Sequence[ListedFile]) -> None:
-    """Brings large files among the blobs of the cache, several at once; the client then links them.
+def fetch_files(source: Source, files: Sequence[ListedFile]) -> None:
+    """Brings files among the blobs of the cache, several at once; the client then links them.
 
     A blob that is there in its size is left as it is. Where the client has changed so that this cannot be
     done, nothing is: it fetches them itself, from the start. Raises what hub_errors does, CorruptCheckpoint.
     """
-    absent = [file for file in files if not is_in_cache(source, file)]
+    # (The client fetches those of which the Hub states no hash or no size, too.)
+    absent = [file for file in files if file.blob and file.size and not is_in_cache(source, file)]
     client = _find_client()
     if client is None or not absent:
         return None
@@ -79,20 +81,33 @@ def is_in_cache(source: Source, file: ListedFile) -> bool:
 
 def hold_against_hash(source: Source, file: ListedFile) -> None:
     """Raises CorruptCheckpoint, and removes a cached content, if it is not the Hub's."""
-    content = _content(source, file)
-    if content is None or file.blob is None:
-        return
-    found = hash_like(content, file.blob)
-    if found != file.blob:
-        content.unlink()
+    found = drop_differing(source, file)
+    if found is not None:
         raise _damaged(source, file, found)
 
 
+def drop_differing(source: Source, file: ListedFile) -> str | None:
+    """Removes a cached content that is not the Hub's, and returns its hash; None where it is, or nobody can tell."""
+    content = _content(source, file)
+    if content is None or file.blob is None:
+        return None
+    found = hash_like(content, file.blob)
+    if found == file.blob:
+        return None
+    content.unlink()
+    return found
+
+
 def drop_damaged(source: Source, file: ListedFile) -> None:
-    """Removes what the cache has under a file's name in another size than the file's."""
+    """Removes what the cache has under a file's name in another size than the file's.
+
+    Of a small file, also what has its size and not its hash: a large one would take long to read.
+    """
     if not is_in_cache(source, file):
         for path in _places(source, file):
             path.unlink(missing_ok=True)
+    elif file.sha256 is None:
+        drop_differing(source, file)
 
 
 def _content(source: Source, file: ListedFile) -> Path | None:
@@ -118,7 +133,7 @@ def _find_client() -> _Client | None:
 
 def _fetch(client: _Client, source: Source, file: ListedFile, stop: threading.Event) -> None:
     """One file, under the lock by which the client's other users wait. It has its name when its hash is right."""
-    blob = source.repository / "blobs" / str(file.sha256)
+    blob = source.repository / "blobs" / str(file.blob)
     lock = source.repository.parent / ".locks" / source.repository.name / f"{blob.name}.lock"
     for each in (blob, lock):
         each.parent.mkdir(parents=True, exist_ok=True)
@@ -130,12 +145,12 @@ def _fetch(client: _Client, source: Source, file: ListedFile, stop: threading.Ev
         with claimed(blob) as unfinished:
             resumed = _append(client, source, file, unfinished, stop)
             found = hash_like(unfinished, blob.name)
-            if found != file.sha256 and resumed:
+            if found != file.blob and resumed:
                 # What an earlier run left may be what is damaged.
                 unfinished.unlink()
                 _append(client, source, file, unfinished, stop)
                 found = hash_like(unfinished, blob.name)
-            if found != file.sha256:
+            if found != file.blob:
                 unfinished.unlink()
                 raise _damaged(source, file, found)
             unfinished.replace(blob)
@@ -143,6 +158,7 @@ def _fetch(client: _Client, source: Source, file: ListedFile, stop: threading.Ev
 
 def _append(client: _Client, source: Source, file: ListedFile, unfinished: Path, stop: threading.Event) -> bool:
     """Fetches what an unfinished file lacks; returns whether it had a beginning."""
+    taken = signature(client.http_get).parameters
     with AppendingFile(unfinished, stop) as stream:
         if stream.tell() > file.size:
             stream.seek(0)
@@ -155,8 +171,8 @@ def _append(client: _Client, source: Source, file: ListedFile, unfinished: Path,
             expected_size=file.size,
             displayed_filename=file.path,
             headers=client.headers(library_name="chroma-mlx"),
-            # Older clients have no such argument.
-            **{name: value for name, value in source.options.items() if name in signature(client.http_get).parameters},
+            # Tried again is what `download` tries again. Not every client has these arguments.
+            **{name: value for name, value in {"_nb_retries": 0, **source.options}.items() if name in taken},
         )
     return start > 0
 
