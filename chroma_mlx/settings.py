@@ -94,7 +94,7 @@ class MachineSettings(_Checked):
     """
 
     batch_size: int = setting(32, COUNT, "most texts in a forward pass")
-    batch_tokens: int = setting(16_384, COUNT, "most tokens in a forward pass")
+    batch_tokens: int = setting(16_384, COUNT, "most tokens in a forward pass; a CPU takes 1024 at most")
     batch_timeout_ms: float = setting(5, MILLISECONDS, "how long a call waits for others to share a batch with")
     device: Literal["auto", "gpu", "cpu"] = setting("auto", one_of("auto", "gpu", "cpu"), "auto, gpu or cpu")
     auto_download: bool = setting(True, FLAG, "fetch a model that is not cached at first use")

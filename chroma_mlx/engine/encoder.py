@@ -35,7 +35,7 @@ BATCHES_AHEAD: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Vectors, (n, dimension) float32, and the tokens that were computed for them, special ones included.
+    """Vectors, (n, dimension) float32, and the tokens of the texts that were computed, with prompts.
 
     `cached` of the texts, equal ones counted once, were not computed: the vector cache had their vectors.
     """
@@ -135,6 +135,7 @@ class Encoder:
         self, model: Model, plan: Plan, texts: list[str], places: list[int]
     ) -> Iterator[tuple[list[int], list[TokenIds]]]:
         """(indices, token ids) of each batch, window by window."""
+        reused = len(plan.prompt_tokens) if model.reuses(plan.prompt_tokens, plan.pooling) else 0
         for start in range(0, len(texts), WINDOW_TEXTS):
             window = slice(start, start + WINDOW_TEXTS)
             ids = model.tokenizer.encode(
@@ -145,9 +146,9 @@ class Encoder:
                 places=places[window],
             )
             for batch in plan_batches(
-                [len(row) for row in ids],
+                [max(1, len(row) - reused) for row in ids],
                 batch_size=self.machine.batch_size,
-                batch_tokens=min(self.machine.batch_tokens, ENOUGH_TOKENS[model.device]),
+                batch_tokens=min(self.machine.batch_tokens, ENOUGH_TOKENS.get(model.device, self.machine.batch_tokens)),
             ):
                 yield [start + index for index in batch], [ids[index] for index in batch]
 

@@ -24,7 +24,7 @@ from ..models.architecture import Encoder, find_architecture, find_defaults
 from ..models.defaults import Defaults
 from ..models.known import find_known
 from .mlx_thread import mlx_thread
-from .prompts import Prompts
+from .prompts import Prompts, is_reusable
 from .stated import read_stated
 from .tokens import TokenIds, Tokenizer
 
@@ -72,21 +72,22 @@ class Model:
         import mlx.core as mx
 
         from ..models.batch import GROUP_PADDING, LIST_STEP, make_batch
-        from .pooling import chosen_places, mean
+        from .pooling import mean, wanted_tokens
 
-        places = chosen_places(np.array([len(row) for row in rows], dtype=np.int32), pooling, skip)
-        # What a prompt gives is the same whatever stands behind it, and it is not pooled itself.
-        prompt = prompt if self.encoder.causal and pooling == "last" else None
+        lengths = np.array([len(row) for row in rows], dtype=np.int32)
+        wanted = wanted_tokens(lengths, pooling, skip)
+        padding, step = GROUP_PADDING[self.device], LIST_STEP[self.device]
+        if self.device == "cpu":
+            # A layer's largest product: the feed-forward is some three times as wide as the model.
+            use_threads_for(2.0 * int(lengths.sum()) * self.dimension * 3 * self.dimension)
         try:
             with mx.stream(_mlx_device(self.device)):
-                prefix = self.prompts.prefix(self.encoder, prompt, rows) if prompt is not None else None
-                padding, step = GROUP_PADDING[self.device], LIST_STEP[self.device]
-                batch = make_batch(rows, padding=padding, step=step, places=places, prefix=prefix)
-                if self.device == "cpu":
-                    # A layer's largest product: the feed-forward is some three times as wide as the model.
-                    use_threads_for(2.0 * batch.ids.size * self.dimension * 3 * self.dimension)
-                hidden = self.encoder(batch)  # (T, H), or of the chosen tokens (B, H)
-                if places is None:
+                prefix = None
+                if prompt is not None and self.reuses(prompt, pooling):
+                    prefix = self.prompts.prefix(self.encoder, prompt, rows)
+                batch = make_batch(rows, padding=padding, step=step, wanted=wanted, prefix=prefix)
+                hidden = self.encoder(batch)  # (T, H), or of the wanted tokens (B, H)
+                if wanted is None:
                     hidden = mx.concatenate([mean(group.every, hidden, skip) for group in batch.groups])  # (B, H)
                 return np.array(self.head(hidden.astype(mx.float32)))  # (B, dimension)
         except (RuntimeError, MemoryError) as error:
@@ -94,6 +95,10 @@ class Model:
                 f"MLX failed on a batch of {len(rows)} texts of {sum(map(len, rows))} tokens: {error}. If memory ran "
                 "out, lower batch_tokens or max_tokens."
             ) from error
+
+    def reuses(self, prompt: TokenIds, pooling: str) -> bool:
+        """Whether texts behind `prompt` cost only their own tokens."""
+        return is_reusable(prompt, causal=self.encoder.causal, pooling=pooling)
 
 
 _models: dict[ModelSpec, Model] = {}

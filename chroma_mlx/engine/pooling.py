@@ -8,8 +8,8 @@ import numpy as np
 from ..models.batch import Ints, Rows
 
 
-def chosen_places(lengths: Ints, mode: str, skip: int = 0) -> Ints | None:
-    """The token whose hidden state is each text's vector; None where all tokens make it.
+def wanted_tokens(lengths: Ints, mode: str, skip: int = 0) -> Ints | None:
+    """The position of the token whose hidden state is each text's vector; None where all tokens make it.
 
     lengths: (B,), each >= 1; mode: "last", "mean" or "cls", the first behind the `skip` tokens of a prompt
     that is not to count. Returns (B,).
@@ -25,8 +25,8 @@ def mean(rows: Rows, hidden: mx.array, skip: int = 0) -> mx.array:
     hidden: (T, H), the list of all tokens, of which `rows` are the group's. Returns (G, H) float32.
     """
     own = rows.spread(hidden)  # (G, R, H)
-    places = np.arange(own.shape[1])[None, :]  # (1, R)
-    counted = (places >= skip) & (places < rows.keys[:, None])  # (G, R)
+    positions = np.arange(own.shape[1])[None, :]  # (1, R)
+    counted = (positions >= skip) & (positions < rows.keys[:, None])  # (G, R)
     weights = (counted / np.maximum(counted.sum(axis=1, keepdims=True), 1)).astype(np.float32)
     # A row by itself, so that what is no number in one text stays there.
     return (mx.array(weights)[:, None, :] @ own.astype(mx.float32)).squeeze(1)  # (G, 1, R) @ (G, R, H) to (G, H)

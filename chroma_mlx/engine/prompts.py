@@ -14,25 +14,29 @@ if TYPE_CHECKING:
     from ..models.architecture import Encoder
     from ..models.batch import Prefix
 
-# Prompts kept at once: a query's and a document's, of two settings of one model.
-KEPT_PROMPTS: Final = 4
-# A shorter prompt is not worth the look-up; a longer one's keys and values take 0.2 MB a token of a 0.6B model.
-SHORTEST_PROMPT, LONGEST_PROMPT = 4, 512
+# A shorter prompt is not worth the look-up, a longer one not the memory: 0.2 MB a token of a 0.6B model.
+SHORTEST_PROMPT: Final = 4
+LONGEST_PROMPT: Final = 512
+# Tokens of all prompts of a model that are kept at once.
+KEPT_TOKENS: Final = 1024
+
+
+def is_reusable(prompt: TokenIds, *, causal: bool, pooling: str) -> bool:
+    """Whether what a prompt gives is computed once: nothing behind it changes it, and it is not pooled itself."""
+    return causal and pooling == "last" and SHORTEST_PROMPT <= len(prompt) <= LONGEST_PROMPT
 
 
 class Prompts:
-    """The prefixes of one model, the last used KEPT_PROMPTS."""
+    """The prefixes of one model, the last used, of KEPT_TOKENS tokens at most."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[bytes, Prefix] = OrderedDict()
 
     def prefix(self, encoder: Encoder, prompt: TokenIds, rows: Sequence[TokenIds]) -> Prefix | None:
-        """What every one of `rows` begins with of `prompt`, computed by the causal `encoder` the first time.
+        """What every one of `rows` begins with of a reusable `prompt`, computed by the `encoder` the first time.
 
         By itself, so that a text's vector is the same the first time as later. None where too little is shared.
         """
-        if not SHORTEST_PROMPT <= len(prompt) <= LONGEST_PROMPT:
-            return None
         shared = shared_tokens(rows, prompt)
         if shared < SHORTEST_PROMPT:
             return None
@@ -40,7 +44,7 @@ class Prompts:
         if key not in self._kept:
             self._kept[key] = _compute(encoder, prompt)
         self._kept.move_to_end(key)
-        while len(self._kept) > KEPT_PROMPTS:
+        while sum(prefix.tokens for prefix in self._kept.values()) > KEPT_TOKENS:
             self._kept.popitem(last=False)
         return self._kept[key].cut(shared)
 
@@ -51,10 +55,11 @@ def _compute(encoder: Encoder, prompt: TokenIds) -> Prefix:
     from ..models.batch import Prefix, make_batch
 
     last = np.array([len(prompt) - 1], dtype=np.int32)
-    batch = make_batch([prompt], padding=0, places=last, keep=True)
+    batch = make_batch([prompt], padding=0, wanted=last, keep=True)
     encoder(batch)
+    assert batch.kept, "a causal encoder keeps what the batch asks for"
     mx.eval(batch.kept)
-    return Prefix(batch.kept or [])
+    return Prefix(batch.kept)
 
 
 def shared_tokens(rows: Sequence[TokenIds], prompt: TokenIds) -> int:

@@ -85,7 +85,7 @@ class MLXEmbeddingFunction(SavedFunction):
             document_instruction: what is put before a document; "" is none, None the checkpoint's own.
             on_long_text: "truncate" cuts a text beyond `max_tokens`, keeping the end token; "error" raises.
             batch_size: most texts in a forward pass (32).
-            batch_tokens: most tokens in a forward pass (16384).
+            batch_tokens: most tokens in a forward pass (16384); a CPU takes 1024 at most, one longer text apart.
             device: "gpu", "cpu", or "auto" for the GPU where MLX has one.
             cache_dir: where models are downloaded to; None is the Hugging Face cache.
             auto_download: whether a model that is not cached is fetched at first use (True).

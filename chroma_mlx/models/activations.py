@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeVar
 
 import mlx.core as mx
 import numpy as np
@@ -32,6 +32,8 @@ A: Final = (1.061405429, -1.453152027, 1.421413741, -0.284496736, 0.254829592)  
 
 
 Gated = Callable[[mx.array, mx.array], mx.array]
+Activation = Callable[[mx.array], mx.array]
+F = TypeVar("F", Gated, Activation)
 
 
 def choose_swiglu(weights: Weights) -> Gated:
@@ -44,10 +46,23 @@ def choose_geglu(weights: Weights) -> Gated:
     return host_geglu if weights.host else _compiled(geglu) if weights.compiles else geglu
 
 
+def choose_gelu(weights: Weights, form: str) -> Activation:
+    """gelu in the form "erf" or "tanh". The memory of its argument may be used up."""
+    if weights.host:
+        return functools.partial(host_gelu, form=form)
+    plain = _gelu(form)
+    return _compiled(plain) if weights.compiles else plain
+
+
 @functools.cache
-def _compiled(function: Gated) -> Gated:
+def _gelu(form: str) -> Activation:
+    return functools.partial(gelu, form=form)
+
+
+@functools.cache
+def _compiled(function: F) -> F:
     """Shapeless, so that MLX, which forgets no shape, keeps one; on the one thread that MLX works on."""
-    compiled: Gated = mx.compile(function, shapeless=True)
+    compiled: F = mx.compile(function, shapeless=True)
     return compiled
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -10,7 +11,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from .batch import Ints, Rows
+from .batch import Batch, Ints, KeysValues, Rows
 from .host import softmax
 
 # Without a fused kernel the scores of G * N * queries * keys are held as float32. Queries are taken in
@@ -18,6 +19,8 @@ from .host import softmax
 # causal text the keys behind a block's last query are not computed, so that half are left out in the limit.
 MAX_SCORE_BYTES: Final = 32 * 2**20
 MAX_BLOCK: Final = 256
+
+Form = Callable[[mx.array, Rows], mx.array]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,24 +30,24 @@ class Sight:
     before: int | None = None
     after: int | None = None
 
-    def keys(self, places: Ints, length: int) -> tuple[int, int]:
-        """The range of `length` keys that any of the queries at `places` sees."""
-        first = 0 if self.before is None else max(0, int(places.min()) - self.before)
-        last = length if self.after is None else min(length, int(places.max()) + self.after + 1)
+    def keys(self, positions: Ints, length: int) -> tuple[int, int]:
+        """The range of `length` keys that any of the queries at `positions` sees."""
+        first = 0 if self.before is None else max(0, int(positions.min()) - self.before)
+        last = length if self.after is None else min(length, int(positions.max()) + self.after + 1)
         return first, last
 
-    def hidden(self, places: Ints, lengths: Ints, first: int, last: int) -> npt.NDArray[np.bool_] | None:
+    def hidden(self, positions: Ints, lengths: Ints, first: int, last: int) -> npt.NDArray[np.bool_] | None:
         """Whether the query at a place does not see key first..last, None where all see all.
 
-        places: (1 or G, Q); lengths: (G,), the keys of each row that are no padding. Returns (1 or G, 1, 1 or Q,
+        positions: (1 or G, Q); lengths: (G,), the keys of each row that are no padding. Returns (1 or G, 1, 1 or Q,
         last - first). Behind a window padding sees itself, so that no row is hidden whole: the softmax of such
         a row is no number, and would spread.
         """
-        queries, keys = places[:, :, None], np.arange(first, last, dtype=np.int32)
+        queries, keys = positions[:, :, None], np.arange(first, last, dtype=np.int32)
         padding = (keys >= lengths[:, None, None])[:, None]  # (G, 1, 1, keys)
         if self.before is None and self.after is None:
             return padding if padding.any() else None
-        hidden = np.zeros((*places.shape, last - first), dtype=bool)
+        hidden = np.zeros((*positions.shape, last - first), dtype=bool)
         if self.before is not None:
             hidden |= keys < queries - self.before
         if self.after is not None:
@@ -52,6 +55,53 @@ class Sight:
         # Padding stands behind a text, where a causal token does not look.
         hidden = hidden[:, None] if self.after == 0 else (hidden[:, None] | padding) & (queries != keys)[:, None]
         return hidden if hidden.any() else None
+
+
+def plain(heads: mx.array, rows: Rows) -> mx.array:
+    """Heads as they are."""
+    return heads
+
+
+def attend(
+    batch: Batch,
+    q: mx.array,
+    k: mx.array,
+    v: mx.array,
+    *,
+    heads: int,
+    key_heads: int,
+    scale: float,
+    sight: Sight,
+    host: bool,
+    last: bool,
+    query_form: Form = plain,
+    key_form: Form = plain,
+    prefix: KeysValues | None = None,
+) -> mx.array:
+    """What each token gathers from its text, a group of texts at a time.
+
+    q: (n, heads * D), of all tokens, or in the `last` layer of the wanted, as `batch.take` gives them; k, v:
+    (T, key_heads * D). The forms turn heads, (G, heads, R, D), into what is compared: normalised, at their
+    positions. `prefix` are this layer's keys and values before every text. Returns (n, heads * D).
+    """
+    parts = []
+    for group in batch.groups:
+        rows, every = group.wanted if last else group.every, group.every
+        queries = query_form(rows.heads(q, heads), rows)  # (G, N, R, D)
+        keys, values = key_form(every.heads(k, key_heads), every), every.heads(v, key_heads)  # (G, K, R, D)
+        if batch.kept is not None:
+            batch.kept.append((keys, values))
+        if prefix is not None:
+            keys, values = _behind(prefix[0], keys), _behind(prefix[1], values)  # (G, K, P + R, D)
+        parts.append(rows.merge(attention(queries, keys, values, scale=scale, sight=sight, rows=rows, host=host)))
+    if batch.spare and not (last and batch.wanted is not None):
+        parts.append(mx.zeros((batch.spare, parts[0].shape[1]), dtype=parts[0].dtype))
+    return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+
+
+def _behind(prefix: mx.array, own: mx.array) -> mx.array:
+    """prefix: (1, K, P, D), the same before each of own: (G, K, R, D). Returns (G, K, P + R, D)."""
+    return mx.concatenate([mx.broadcast_to(prefix, (own.shape[0], *prefix.shape[1:])), own], axis=2)
 
 
 def attention(
@@ -66,18 +116,18 @@ def attention(
         return _in_blocks(queries * scale, keys, values, sight, rows)
     Q, S = queries.shape[2], keys.shape[2]
     mask: str | mx.array | None = "causal"  # the kernel's own, without an array; the last query is the last key's
-    if sight.before is not None or sight.after != 0 or rows.places.shape[0] > 1 or rows.places[0, 0] + Q != S:
-        mask = rows.kept_mask((sight, S), partial(_seen, sight, rows.places, rows.keys, S))
+    if sight.before is not None or sight.after != 0 or rows.positions.shape[0] > 1 or rows.positions[0, 0] + Q != S:
+        mask = rows.kept_mask((sight, S), partial(_seen, sight, rows.positions, rows.keys, S))
     return mx.fast.scaled_dot_product_attention(queries, keys, values, scale=scale, mask=mask)
 
 
-def _seen(sight: Sight, places: Ints, lengths: Ints, length: int) -> mx.array | None:
-    hidden = sight.hidden(places, lengths, 0, length)
+def _seen(sight: Sight, positions: Ints, lengths: Ints, length: int) -> mx.array | None:
+    hidden = sight.hidden(positions, lengths, 0, length)
     return None if hidden is None else mx.array(~hidden)
 
 
-def _added(sight: Sight, places: Ints, lengths: Ints, first: int, last: int) -> npt.NDArray[np.float32] | None:
-    hidden = sight.hidden(places, lengths, first, last)
+def _added(sight: Sight, positions: Ints, lengths: Ints, first: int, last: int) -> npt.NDArray[np.float32] | None:
+    hidden = sight.hidden(positions, lengths, first, last)
     return None if hidden is None else np.where(hidden, np.float32(-np.inf), np.float32(0.0))
 
 
@@ -89,7 +139,7 @@ def _in_blocks(queries: mx.array, keys: mx.array, values: mx.array, sight: Sight
     outputs = []
     for start in range(0, Q, block):
         stop = min(start + block, Q)
-        here = rows.places[:, start:stop]
+        here = rows.positions[:, start:stop]
         first, last = sight.keys(here, S)
         # Heads that share keys are rows of one product: (G, K, N / K * block, D) @ (G, K, D, keys).
         asked = queries[:, :, start:stop].reshape(G, K, -1, D)

@@ -10,7 +10,7 @@ Shapes: B texts, G of a group, T tokens of all, n of those asked for, R tokens i
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 import mlx.core as mx
@@ -57,7 +57,7 @@ class Prefix:
 class Rows:
     """Some tokens, side by side, of each text of a group, in rows: (G, R, …).
 
-    `places`: (1 or G, R), where each stands in its text, the prefix counted; `offset` is the first of them,
+    `positions`: (1 or G, R), where each stands in its text, the prefix counted; `offset` is the first of them,
     one number where all texts agree. `keys`: (G,), the tokens of each text that may be seen, the prefix counted.
     """
 
@@ -76,7 +76,7 @@ class Rows:
             self._fill = mx.array(starts[:, None] + np.minimum(row, counts[:, None] - 1))  # (G, R)
             self._back = mx.array(np.flatnonzero(row < counts[:, None]).astype(np.int32))  # (n,)
         same = int(first.min()) == int(first.max())
-        self.places: Ints = row + (first[:1, None] if same else first[:, None])
+        self.positions: Ints = row + (first[:1, None] if same else first[:, None])
         self.offset: int | mx.array = int(first[0]) if same else mx.array(first)
         self.keys = keys
         self._masks: dict[Hashable, Any] = {}
@@ -88,9 +88,10 @@ class Rows:
             found: M = self._masks[key]
             return found
         mask = make()
-        self._kept_elements += getattr(mask, "size", 0)
-        if self._kept_elements <= KEPT_MASK_ELEMENTS:
+        size = getattr(mask, "size", 0)
+        if self._kept_elements + size <= KEPT_MASK_ELEMENTS:
             self._masks[key] = mask
+            self._kept_elements += size
         return mask
 
     def spread(self, x: mx.array) -> mx.array:
@@ -120,32 +121,22 @@ class Group:
 class Batch:
     """What an encoder is given.
 
-    ids: (T,) int32, text after text; places: (T,), where each stands in its text. The last `spare` are of no text.
+    ids: (T,) int32, text after text; positions: (T,), where each stands in its text. The last `spare` are of no text.
     `wanted`, (n,), says which of the list are asked for; None is all. `kept`, where it is a list, gets each
     layer's keys and values.
     """
 
     ids: mx.array
-    places: Ints
+    positions: Ints
     groups: tuple[Group, ...]
     spare: int = 0
     wanted: mx.array | None = None
     prefix: Prefix | None = None
-    kept: list[KeysValues] | None = field(default=None)
+    kept: list[KeysValues] | None = None
 
     def take(self, x: mx.array, *, last: bool) -> mx.array:
         """Of all tokens, (T, …), those a layer has to go on with: behind the `last` only the wanted, (n, …)."""
         return x[self.wanted] if last and self.wanted is not None else x
-
-    def join(self, parts: list[mx.array], *, last: bool) -> mx.array:
-        """What attention gave each group, to the list, (T, …), or behind the `last` layer to the wanted, (n, …)."""
-        if self.spare and not (last and self.wanted is not None):
-            parts = [*parts, mx.zeros((self.spare, *parts[0].shape[1:]), dtype=parts[0].dtype)]
-        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
-
-    def rows(self, *, last: bool) -> list[Rows]:
-        """The rows of each group that a layer asks, as `take` does."""
-        return [group.wanted if last else group.every for group in self.groups]
 
 
 def make_batch(
@@ -153,14 +144,15 @@ def make_batch(
     *,
     padding: int,
     step: int = 1,
-    places: Ints | None = None,
+    wanted: Ints | None = None,
     prefix: Prefix | None = None,
     keep: bool = False,
 ) -> Batch:
     """A batch of the token ids of each text, 1 or more.
 
-    places: (B,), the token of each text that is wanted, None for all of them. With a `prefix` the texts begin
-    with its tokens, and every place is behind them. `padding`: see GROUP_PADDING; `step`: see LIST_STEP.
+    wanted: (B,), the position in each text of the token that is asked for, None for all of them. With a `prefix`
+    the texts begin with its tokens, and every wanted one is behind them. `padding`: see GROUP_PADDING; `step`: see
+    LIST_STEP.
     """
     before = 0 if prefix is None else prefix.tokens
     keys = np.array([len(text) for text in texts], dtype=np.int32)  # (B,)
@@ -170,19 +162,19 @@ def make_batch(
     for some in plan_groups(counts.tolist(), padding):
         first = np.full(len(counts[some]), before, dtype=np.int32)
         every = Rows(int(starts[some.start]), first, counts[some], keys[some])
-        wanted = every
-        if places is not None:
-            wanted = Rows(some.start, places[some], np.ones_like(counts[some]), keys[some])
-        groups.append(Group(every, wanted))
+        asked = every
+        if wanted is not None:
+            asked = Rows(some.start, wanted[some], np.ones_like(counts[some]), keys[some])
+        groups.append(Group(every, asked))
     total = int(counts.sum())
     spare = -total % step if total < SHORT_LIST else 0
     filling = np.zeros(spare, dtype=np.int32)
     return Batch(
         ids=mx.array(np.concatenate([*(text[before:] for text in texts), filling])),
-        places=np.concatenate([*(np.arange(before, length, dtype=np.int32) for length in keys), filling]),
+        positions=np.concatenate([*(np.arange(before, length, dtype=np.int32) for length in keys), filling]),
         groups=tuple(groups),
         spare=spare,
-        wanted=None if places is None else mx.array(starts + places - before),
+        wanted=None if wanted is None else mx.array(starts + wanted - before),
         prefix=prefix,
         kept=[] if keep else None,
     )

@@ -3,7 +3,7 @@
 Every token sees the whole text. Learned absolute positions (XLM-R counts them from behind its padding id),
 one token type, layer norms behind attention and feed-forward, biases everywhere, a feed-forward with gelu.
 
-Shapes: B texts, L tokens, H hidden, N heads, D a head's width.
+Shapes as in batch.py, and H hidden, I the feed-forward's width, N heads, D a head's width.
 Source of the maths: transformers' modeling_bert and modeling_xlm_roberta, which tests compare it with.
 """
 
@@ -18,9 +18,9 @@ import mlx.core as mx
 import numpy as np
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
-from .activations import gelu, host_gelu
+from .activations import choose_gelu
 from .architecture import positions_of
-from .attention import Sight, attention
+from .attention import Sight, attend
 from .batch import Batch
 from .weights import Weights
 
@@ -122,21 +122,23 @@ class Model:
 
     def __call__(self, batch: Batch) -> mx.array:
         """Hidden states of the wanted tokens behind the last layer: (n, H) in the dtype of the activations."""
-        places = self._places(batch)
-        x = self.norm(self.words(batch.ids) + self.positions(places) + self.types(mx.zeros_like(places)))  # (T, H)
+        positions = self._positions(batch)
+        x = self.norm(
+            self.words(batch.ids) + self.positions(positions) + self.types(mx.zeros_like(positions))
+        )  # (T, H)
         for layer in self.layers:
             x = layer(x, batch, last=layer is self.layers[-1])
         return x  # (n, H)
 
-    def _places(self, batch: Batch) -> mx.array:
+    def _positions(self, batch: Batch) -> mx.array:
         """The row of the table of positions of each token: (T,)."""
         first = self.config.first_position
         if not first:
-            return mx.array(batch.places)
+            return mx.array(batch.positions)
         # XLM-R counts past a padding token that is in a text, and gives it the place before the first.
         real = (batch.ids != first - 1).astype(mx.int32)
         counted = mx.cumsum(real)  # over all texts
-        before = (counted - real)[mx.array(np.arange(len(batch.places)) - batch.places)]  # those of earlier texts
+        before = (counted - real)[mx.array(np.arange(len(batch.positions)) - batch.positions)]  # those of earlier texts
         return mx.where(real, counted - before + first - 1, first - 1)
 
 
@@ -145,7 +147,8 @@ class _Layer:
 
     def __init__(self, config: Config, weights: Weights, index: int) -> None:
         at = f"encoder.layer.{index}."
-        self.heads, self.gelu, self.host = config.num_attention_heads, config.gelu, weights.host
+        self.heads, self.host = config.num_attention_heads, weights.host
+        self.gelu = choose_gelu(weights, config.gelu)
         self.query = weights.linear(f"{at}attention.self.query", bias=True)
         self.key = weights.linear(f"{at}attention.self.key", bias=True)
         self.value = weights.linear(f"{at}attention.self.value", bias=True)
@@ -158,18 +161,20 @@ class _Layer:
     def __call__(self, x: mx.array, batch: Batch, *, last: bool) -> mx.array:
         """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
         own = batch.take(x, last=last)  # (n, H)
-        q, k, v = self.query(own), self.key(x), self.value(x)
-        mixed = []
-        for group, rows in zip(batch.groups, batch.rows(last=last), strict=True):
-            queries = rows.heads(q, self.heads)  # (G, N, R, D)
-            keys, values = group.every.heads(k, self.heads), group.every.heads(v, self.heads)  # (G, N, R, D)
-            scale = queries.shape[3] ** -0.5
-            one = attention(queries, keys, values, scale=scale, sight=Sight(), rows=rows, host=self.host)
-            mixed.append(rows.merge(one))
-        x = self.attention_norm(own + self.mix(batch.join(mixed, last=last)))  # (n, H)
-        inner = self.up(x)  # (n, I)
-        inner = host_gelu(inner, self.gelu) if self.host else gelu(inner, self.gelu)
-        return self.norm(x + self.down(inner))
+        mixed = attend(
+            batch,
+            self.query(own),
+            self.key(x),
+            self.value(x),
+            heads=self.heads,
+            key_heads=self.heads,
+            scale=(x.shape[1] // self.heads) ** -0.5,
+            sight=Sight(),
+            host=self.host,
+            last=last,
+        )
+        x = self.attention_norm(own + self.mix(mixed))  # (n, H)
+        return self.norm(x + self.down(self.gelu(self.up(x))))  # (n, I) between
 
 
 class _Norm:

@@ -6,7 +6,7 @@ Norms before and behind attention and feed-forward, each with 1 + weight; norms 
 keys; two rotary bases, one for each kind of layer; a feed-forward with gelu; token embeddings scaled by the
 root of the width.
 
-Shapes: B texts, L tokens, H hidden, N query heads, K key-value heads, D a head's width.
+Shapes as in batch.py, and H hidden, I the feed-forward's width, N query heads, K key-value heads, D a head's width.
 Source of the maths: transformers' modeling_gemma3, which tests compare it with.
 """
 
@@ -15,13 +15,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import mlx.core as mx
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import choose_geglu
-from .attention import Sight, attention
+from .attention import Sight, attend
 from .batch import Batch, Rows
 from .weights import Weights
 
@@ -207,22 +208,26 @@ class _Attention:
     def __call__(self, x: mx.array, batch: Batch, *, last: bool) -> mx.array:
         """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
         c = self.config
-        q = self.q_proj(batch.take(x, last=last))  # (n, N * D)
-        k, v = self.k_proj(x), self.v_proj(x)  # (T, K * D)
-        mixed = []
-        for group, rows in zip(batch.groups, batch.rows(last=last), strict=True):
-            queries = self._place(rows.heads(q, c.num_attention_heads), self.q_norm, rows)  # (G, N, R, D)
-            keys = self._place(group.every.heads(k, c.num_key_value_heads), self.k_norm, group.every)  # (G, K, R, D)
-            values = group.every.heads(v, c.num_key_value_heads)  # (G, K, R, D)
-            one = attention(queries, keys, values, scale=c.attention_scale, sight=self.sight, rows=rows, host=self.host)
-            mixed.append(rows.merge(one))
-        return self.o_proj(batch.join(mixed, last=last))  # (n, N * D) to (n, H)
+        mixed = attend(
+            batch,
+            self.q_proj(batch.take(x, last=last)),
+            self.k_proj(x),
+            self.v_proj(x),
+            heads=c.num_attention_heads,
+            key_heads=c.num_key_value_heads,
+            scale=c.attention_scale,
+            sight=self.sight,
+            host=self.host,
+            last=last,
+            query_form=partial(self._place, self.q_norm),
+            key_form=partial(self._place, self.k_norm),
+        )
+        return self.o_proj(mixed)  # (n, N * D) to (n, H)
 
-    def _place(self, x: mx.array, norm: _Norm, rows: Rows) -> mx.array:
+    def _place(self, norm: _Norm, x: mx.array, rows: Rows) -> mx.array:
         """x: (G, heads, R, D) of `rows`. Returns it normalised and rotated to its positions."""
-        c, x = self.config, norm(x)
-        scale, offset = self.position_scale, rows.offset
-        return mx.fast.rope(x, c.head_dim, traditional=False, base=self.base, scale=scale, offset=offset)
+        width, scale, offset = self.config.head_dim, self.position_scale, rows.offset
+        return mx.fast.rope(norm(x), width, traditional=False, base=self.base, scale=scale, offset=offset)
 
 
 class _Norm:

@@ -13,13 +13,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import mlx.core as mx
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import choose_swiglu
-from .attention import Sight, attention
+from .attention import Sight, attend
 from .batch import Batch, KeysValues, Rows
 from .weights import Weights
 
@@ -192,28 +193,25 @@ class _Attention:
     def __call__(self, x: mx.array, batch: Batch, prefix: KeysValues | None, *, last: bool) -> mx.array:
         """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
         c = self.config
-        q = self.q_proj(batch.take(x, last=last))  # (n, N * D)
-        k, v = self.k_proj(x), self.v_proj(x)  # (T, K * D)
-        mixed = []
-        for group, rows in zip(batch.groups, batch.rows(last=last), strict=True):
-            queries = self._place(rows.heads(q, c.num_attention_heads), self.q_norm, rows)  # (G, N, R, D)
-            keys = self._place(group.every.heads(k, c.num_key_value_heads), self.k_norm, group.every)  # (G, K, R, D)
-            values = group.every.heads(v, c.num_key_value_heads)  # (G, K, R, D)
-            if batch.kept is not None:
-                batch.kept.append((keys, values))
-            if prefix is not None:
-                keys, values = _behind(prefix[0], keys), _behind(prefix[1], values)  # (G, K, P + R, D)
-            one = attention(queries, keys, values, scale=c.head_dim**-0.5, sight=self.sight, rows=rows, host=self.host)
-            mixed.append(rows.merge(one))
-        return self.o_proj(batch.join(mixed, last=last))  # (n, N * D) to (n, H)
+        mixed = attend(
+            batch,
+            self.q_proj(batch.take(x, last=last)),
+            self.k_proj(x),
+            self.v_proj(x),
+            heads=c.num_attention_heads,
+            key_heads=c.num_key_value_heads,
+            scale=c.head_dim**-0.5,
+            sight=self.sight,
+            host=self.host,
+            last=last,
+            query_form=partial(self._place, self.q_norm),
+            key_form=partial(self._place, self.k_norm),
+            prefix=prefix,
+        )
+        return self.o_proj(mixed)  # (n, N * D) to (n, H)
 
-    def _place(self, x: mx.array, norm: mx.array, rows: Rows) -> mx.array:
+    def _place(self, norm: mx.array, x: mx.array, rows: Rows) -> mx.array:
         """x: (G, heads, R, D) of `rows`. Returns it normalised and rotated to its positions."""
         c = self.config
         x = mx.fast.rms_norm(x, norm, c.rms_norm_eps)
         return mx.fast.rope(x, c.head_dim, traditional=False, base=c.rope_theta, scale=c.rope_scale, offset=rows.offset)
-
-
-def _behind(prefix: mx.array, own: mx.array) -> mx.array:
-    """prefix: (1, K, P, D), the same before each of own: (G, K, R, D). Returns (G, K, P + R, D)."""
-    return mx.concatenate([mx.broadcast_to(prefix, (own.shape[0], *prefix.shape[1:])), own], axis=2)

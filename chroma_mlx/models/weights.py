@@ -73,7 +73,7 @@ class Embedding:
         self.packing, self.dtype = packing, dtype
 
     def __call__(self, ids: mx.array) -> mx.array:
-        """ids: (B, L) int32. Returns (B, L, H) in the dtype of the activations."""
+        """ids: (T,) int32. Returns (T, H) in the dtype of the activations."""
         rows = self.weight[ids]
         if self.packing is not None and self.scales is not None:
             biases = None if self.biases is None else self.biases[ids]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -128,6 +130,23 @@ def test_blocks_of_queries_change_nothing(
     monkeypatch.setattr(attention, "MAX_SCORE_BYTES", 4 * B * N * L * block)
     worst = distance(random_arrays(), before, after, lengths, host=True)
     assert worst < 1e-5, f"blocks of {block}: differs by {worst:.1e}"
+
+
+@pytest.mark.parametrize("block", [1, 7, 36, 37])
+def test_no_block_has_more_queries_than_it_may(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    from chroma_mlx.models import attention
+
+    asked: list[int] = []
+    softmax = attention.softmax
+
+    def counted(scores: Any, mask: Any) -> Any:
+        asked.append(scores.shape[2])
+        return softmax(scores, mask)
+
+    monkeypatch.setattr(attention, "MAX_BLOCK", block)
+    monkeypatch.setattr(attention, "softmax", counted)
+    assert distance(random_arrays(), ALL, 0, WHOLE, host=True) < 1e-5
+    assert max(asked) == block
 
 
 def test_a_block_is_never_empty_however_little_memory_it_may_take(monkeypatch: pytest.MonkeyPatch) -> None:

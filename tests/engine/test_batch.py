@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from small import CHECKPOINTS
 
+from chroma_mlx.checkpoint import open_checkpoint
 from chroma_mlx.engine.mlx_thread import mlx_thread
-from chroma_mlx.engine.model import Model, load_model
+from chroma_mlx.models.architecture import Encoder, find_architecture
+
+Floats = npt.NDArray[np.float32]
 
 LENGTHS = st.lists(st.integers(1, 30), min_size=1, max_size=20)
 SAME = 1e-5
@@ -28,9 +34,9 @@ def test_rows_hold_each_text_and_give_the_list_back(lengths: list[int], padding:
         batch = make_batch(texts, padding=padding, step=step, prefix=prefix)
         own, total = [text[before:] for text in texts], sum(lengths)
         assert batch.spare == (-total % step if total < SHORT_LIST else 0)
-        assert batch.ids.size == len(batch.places) == total + batch.spare
+        assert batch.ids.size == len(batch.positions) == total + batch.spare
         np.testing.assert_array_equal(np.array(batch.ids)[:total], np.concatenate(own))
-        np.testing.assert_array_equal(batch.places[:total], np.concatenate([text[before:] % 100 for text in texts]))
+        np.testing.assert_array_equal(batch.positions[:total], np.concatenate([text[before:] % 100 for text in texts]))
         listed, padded = batch.ids[:, None].astype(mx.float32), 0
         for group in batch.groups:
             rows = np.array(group.every.spread(listed))[:, :, 0]  # (G, R)
@@ -43,9 +49,8 @@ def test_rows_hold_each_text_and_give_the_list_back(lengths: list[int], padding:
                 assert (row[len(text) :] == text[-1]).all()
         assert own == []
         assert padded <= padding * len(batch.groups)
-        merged = batch.join([group.every.merge(group.every.heads(listed, 1)) for group in batch.groups], last=False)
-        assert merged.shape == listed.shape
-        np.testing.assert_array_equal(np.array(merged)[:total], np.array(listed)[:total])
+        merged = mx.concatenate([group.every.merge(group.every.heads(listed, 1)) for group in batch.groups])
+        np.testing.assert_array_equal(np.array(merged), np.array(listed)[:total])
 
     mlx_thread.run(check)
 
@@ -61,28 +66,115 @@ def test_a_group_ends_only_where_the_next_text_needs_too_much_padding(lengths: l
         assert max(longer) * len(longer) - sum(longer) > padding
 
 
-def hidden_states(model: Model, texts: list[list[int]], places: list[int] | None, padding: int) -> np.ndarray:
-    def run() -> np.ndarray:
+def encoder_of(folder: Path, *, host: bool) -> Encoder:
+    """The encoder on a CPU, with exponentials through NumPy (`host`) or on the path of a GPU."""
+    checkpoint = open_checkpoint(folder)
+
+    def load() -> Encoder:
+        import mlx.core as mx
+
+        from chroma_mlx.models.weights import Weights
+
+        architecture = find_architecture(checkpoint.config)
+        with mx.stream(mx.Device(mx.DeviceType.cpu)):
+            weights = Weights(checkpoint, dtype=mx.float32, dense=host, host=host, compiles=False)
+            return architecture.Model(architecture.read_config(checkpoint.config), weights)
+
+    return mlx_thread.run(load)
+
+
+def hidden_states(encoder: Encoder, texts: list[list[int]], wanted: list[int] | None, padding: int) -> Floats:
+    def run() -> Floats:
         import mlx.core as mx
 
         from chroma_mlx.models.batch import make_batch
 
         rows = [np.array(text, dtype=np.int32) for text in texts]
-        chosen = None if places is None else np.array(places, dtype=np.int32)
+        chosen = None if wanted is None else np.array(wanted, dtype=np.int32)
         with mx.stream(mx.Device(mx.DeviceType.cpu)):
-            return np.array(model.encoder(make_batch(rows, padding=padding, places=chosen)))
+            return np.array(encoder(make_batch(rows, padding=padding, wanted=chosen)))
 
     return mlx_thread.run(run)
 
 
-@pytest.mark.parametrize("name", ["official-float32", "sliding-window", "gemma-official", "bert-cls", "xlm-roberta"])
-@pytest.mark.parametrize("padding", [0, 5, 1000])
-def test_the_last_layer_gives_the_wanted_tokens_what_it_gives_all(name: str, padding: int) -> None:
-    model = load_model(CHECKPOINTS / name, device="cpu")
+def some_texts(lengths: tuple[int, ...] = (40, 39, 12, 1, 3)) -> list[list[int]]:
     rng = np.random.default_rng(0)
-    texts = [rng.integers(5, 250, length).tolist() for length in (40, 39, 12, 1, 3)]
-    everything = np.split(hidden_states(model, texts, None, padding), np.cumsum([len(text) for text in texts])[:-1])
-    for places in ([39, 38, 11, 0, 2], [0] * 5, [7, 38, 0, 0, 1]):
-        want = np.stack([states[place] for states, place in zip(everything, places, strict=True)])
-        worst = float(np.abs(hidden_states(model, texts, places, padding) - want).max())
-        assert worst < SAME, f"{places}: differs by {worst:.1e}"
+    return [rng.integers(5, 250, length).tolist() for length in lengths]
+
+
+ENCODERS = ["official-float32", "mlx-4bit", "sliding-window", "gemma-official", "bert-cls", "xlm-roberta"]
+
+
+@pytest.mark.parametrize("host", [True, False], ids=["host", "fused"])
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("padding", [0, 5, 1000])
+def test_the_last_layer_gives_the_wanted_tokens_what_it_gives_all(name: str, padding: int, host: bool) -> None:
+    encoder, texts = encoder_of(CHECKPOINTS / name, host=host), some_texts()
+    everything = np.split(hidden_states(encoder, texts, None, padding), np.cumsum([len(text) for text in texts])[:-1])
+    for wanted in ([39, 38, 11, 0, 2], [0] * 5, [7, 38, 0, 0, 1]):
+        want = np.stack([states[place] for states, place in zip(everything, wanted, strict=True)])
+        worst = float(np.abs(hidden_states(encoder, texts, wanted, padding) - want).max())
+        assert worst < SAME, f"{wanted}: differs by {worst:.1e}"
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("padding", [0, 5, 1000])
+def test_the_path_of_a_gpu_computes_what_the_host_does(name: str, padding: int) -> None:
+    texts = some_texts()
+    one, other = (
+        hidden_states(encoder_of(CHECKPOINTS / name, host=host), texts, None, padding) for host in (True, False)
+    )
+    worst = float(np.abs(one - other).max()) / float(np.abs(other).mean())
+    assert worst < SAME, f"differs by {worst:.1e} of the mean size"
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_neighbours_in_a_group_do_not_change_a_text(name: str) -> None:
+    texts = some_texts((40, 33, 12, 11, 3))
+    for host in (True, False):
+        encoder = encoder_of(CHECKPOINTS / name, host=host)
+        together = np.split(hidden_states(encoder, texts, None, 1000), np.cumsum([len(text) for text in texts])[:-1])
+        for text, states in zip(texts, together, strict=True):
+            worst = float(np.abs(states - hidden_states(encoder, [text], None, 0)).max())
+            assert worst < SAME * 10, f"{len(text)} tokens, host {host}: differs by {worst:.1e}"
+
+
+@pytest.mark.parametrize("host", [True, False], ids=["host", "fused"])
+@pytest.mark.parametrize("name", ["official-float32", "sliding-window"])
+def test_a_prefix_stands_for_the_tokens_it_was_made_of(name: str, host: bool) -> None:
+    encoder, texts = encoder_of(CHECKPOINTS / name, host=host), some_texts((40, 33, 12, 11, 8))
+    begun = [[*range(60, 67), *text] for text in texts]
+    wanted = np.array([len(text) - 1 for text in begun], dtype=np.int32)
+
+    def behind() -> Floats:
+        import mlx.core as mx
+
+        from chroma_mlx.models.batch import Prefix, make_batch
+
+        with mx.stream(mx.Device(mx.DeviceType.cpu)):
+            first = np.arange(60, 67, dtype=np.int32)
+            batch = make_batch([first], padding=0, wanted=np.array([6], dtype=np.int32), keep=True)
+            encoder(batch)
+            rows = [np.array(text, dtype=np.int32) for text in begun]
+            prefix = Prefix(batch.kept or []).cut(5)
+            return np.array(encoder(make_batch(rows, padding=1000, wanted=wanted, prefix=prefix)))
+
+    worst = float(np.abs(mlx_thread.run(behind) - hidden_states(encoder, begun, wanted.tolist(), 1000)).max())
+    assert worst < SAME, f"differs by {worst:.1e}"
+
+
+def test_a_mask_too_large_to_be_kept_leaves_room_for_those_that_are_not() -> None:
+    def check() -> None:
+        from chroma_mlx.models.batch import KEPT_MASK_ELEMENTS, Rows
+
+        ones, made = np.ones(2, dtype=np.int32), []
+
+        class Large:
+            size = KEPT_MASK_ELEMENTS + 1
+
+        rows = Rows(0, np.zeros_like(ones), ones, ones)
+        for key, mask in (("large", Large()), ("small", np.zeros(4)), ("large", Large()), ("small", np.zeros(4))):
+            rows.kept_mask(key, lambda key=key, mask=mask: (made.append(key), mask)[1])
+        assert made == ["large", "small", "large"]
+
+    mlx_thread.run(check)

@@ -19,9 +19,11 @@ from small import CHECKPOINTS, CONFIG, make_tensors, read_texts, write_checkpoin
 
 from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.engine import encoder as encoder_module
+from chroma_mlx.engine.batching import ENOUGH_TOKENS
 from chroma_mlx.engine.encoder import Encoder
 from chroma_mlx.engine.mlx_thread import MLXThread, mlx_thread
 from chroma_mlx.engine.model import get_model, unload_models
+from chroma_mlx.engine.plan import make_plan
 from chroma_mlx.errors import ConfigError, EngineError, InputError, TextTooLong
 from chroma_mlx.settings import MachineSettings, VectorSettings
 
@@ -269,3 +271,12 @@ def test_memory_is_released_after_idle_and_the_thread_goes_on() -> None:
     assert thread.run(lambda: 1) == 1
     assert released.wait(60)
     assert thread.run(lambda: 2) == 2
+
+
+def test_a_cpu_gets_no_larger_batch_than_it_gains_from() -> None:
+    one = Encoder(VectorSettings(model_name=FOLDER), MachineSettings(device="cpu", batch_size=1_000))
+    model, texts = one.load(), ["a text of twenty-five tok"] * 200
+    plan = make_plan(one.vectors, model, "document")
+    sizes = [sum(map(len, rows)) for _, rows in one._batches(model, plan, texts, list(range(200)))]
+    assert max(sizes) <= ENOUGH_TOKENS["cpu"] < sum(sizes)
+    assert min(sizes[:-1]) > ENOUGH_TOKENS["cpu"] - 30

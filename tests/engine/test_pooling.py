@@ -18,11 +18,11 @@ def pool(hidden: Floats, mode: str, skip: int, dtype: str = "float32", padding: 
     """On the MLX thread. hidden: (T, H), text after text."""
     import mlx.core as mx
 
-    from chroma_mlx.engine.pooling import chosen_places, mean
+    from chroma_mlx.engine.pooling import mean, wanted_tokens
     from chroma_mlx.models.batch import make_batch
 
-    places = chosen_places(np.array(LENGTHS, dtype=np.int32), mode, skip)
-    batch = make_batch([np.zeros(length, dtype=np.int32) for length in LENGTHS], padding=padding, places=places)
+    places = wanted_tokens(np.array(LENGTHS, dtype=np.int32), mode, skip)
+    batch = make_batch([np.zeros(length, dtype=np.int32) for length in LENGTHS], padding=padding, wanted=places)
     array = mx.array(hidden).astype(getattr(mx, dtype))
     if places is not None:
         return np.array(batch.take(array, last=True).astype(mx.float32))

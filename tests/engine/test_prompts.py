@@ -11,7 +11,8 @@ import pytest
 from small import CHECKPOINTS, CONFIG, read_texts, write_checkpoint
 
 from chroma_mlx.engine.encoder import Encoder
-from chroma_mlx.engine.prompts import KEPT_PROMPTS, LONGEST_PROMPT, Prompts, shared_tokens
+from chroma_mlx.engine.plan import make_plan
+from chroma_mlx.engine.prompts import KEPT_TOKENS, LONGEST_PROMPT, Prompts, shared_tokens
 from chroma_mlx.engine.tokens import TokenIds
 from chroma_mlx.settings import MachineSettings, VectorSettings
 
@@ -36,12 +37,14 @@ def without_reuse(monkeypatch: pytest.MonkeyPatch, one: Encoder, texts: list[str
 
 
 @pytest.mark.parametrize("name", ["official-float32", "mlx-4bit", "linear-rope", "sliding-window", "attention-bias"])
-@pytest.mark.parametrize("instruction", [PROMPT, "a: ", "Find what refutes the claim"])
+@pytest.mark.parametrize("instruction", [PROMPT, "abc: ", "Find what refutes the claim"])
 def test_a_reused_prompt_changes_no_vector(name: str, instruction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one = encoder(CHECKPOINTS / name, query_instruction=instruction)
     texts = [*read_texts(), "", " ", ":", "\n"]
+    one.load().prompts._kept.clear()
     worst = float(np.abs(one.encode(texts, "query") - without_reuse(monkeypatch, one, texts)).max())
     assert worst < SAME, f"{name}, {instruction!r}: differs by {worst:.1e}"
+    assert len(one.load().prompts._kept) == 1, "the prompt was not reused"
 
 
 def test_a_prompt_is_computed_once(tmp_path: Path) -> None:
@@ -112,15 +115,45 @@ def test_what_is_shared_is_what_every_text_begins_with(rows: list[TokenIds], sha
     assert shared_tokens(rows, ids(1, 2, 3)) == shared
 
 
-def test_only_the_last_used_prompts_are_kept_and_none_that_is_too_long(tmp_path: Path) -> None:
+def test_a_text_that_joins_the_seam_changes_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = encoder("builtin", query_instruction="Instruct: find it\nQuery:", pooling="last")
+    prompt = one.load().tokenizer.prompt_tokens("Instruct: find it\nQuery:")
+    texts = [": colons", "plain words", "s of a kind", "?!"]
+    rows = [one.load().tokenizer.prompt_tokens("Instruct: find it\nQuery:" + text) for text in texts]
+    assert len({shared_tokens([row], prompt) for row in rows}) > 1, "no text joins the seam"
+    worst = float(np.abs(one.encode(texts, "query") - without_reuse(monkeypatch, one, texts)).max())
+    assert worst < SAME, f"differs by {worst:.1e}"
+
+
+def test_texts_that_are_cut_on_the_left_lose_the_prompt_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_checkpoint(tmp_path / "model", files={"tokenizer_config.json": {"truncation_side": "left"}})
+    one = encoder(folder, query_instruction=PROMPT, max_tokens=100)
+    texts = ["short", "a text that is longer than what the limit leaves of it"]
+    worst = float(np.abs(one.encode(texts, "query") - without_reuse(monkeypatch, one, texts)).max())
+    assert worst < SAME, f"differs by {worst:.1e}"
+
+
+def test_a_reused_prompt_does_not_count_for_the_size_of_a_batch(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    texts = ["word"] * 32
+    for pooling, batches in (("last", 1), ("mean", 11)):  # what is pooled itself is computed each time
+        one = encoder(folder, query_instruction="x" * 300 + ": ", pooling=pooling)
+        model = one.load()
+        made = list(one._batches(model, make_plan(one.vectors, model, "query"), texts, list(range(32))))
+        assert len(made) == batches
+
+
+def test_prompts_are_kept_within_their_bound_the_last_used(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model", config=CONFIG | {"max_position_embeddings": 4 * LONGEST_PROMPT})
-    for number in range(KEPT_PROMPTS + 3):
-        one = encoder(folder, query_instruction=f"task {number}: ")
+    length = KEPT_TOKENS // 4
+    prompts = [str(number) + "x" * (length - 3) + ": " for number in range(6)]
+    for prompt in prompts:
+        one = encoder(folder, query_instruction=prompt)
         one.encode(["text"], "query")
     kept = one.load().prompts._kept
-    assert len(kept) == KEPT_PROMPTS
-    last = one.load().tokenizer.prompt_tokens(f"task {KEPT_PROMPTS + 2}: ")
-    assert last.tobytes() in kept
+    assert list(kept) == [one.load().tokenizer.prompt_tokens(prompt).tobytes() for prompt in prompts[2:]]
+    assert sum(prefix.tokens for prefix in kept.values()) == KEPT_TOKENS
     encoder(folder, query_instruction="x" * LONGEST_PROMPT + ": ").encode(["text"], "query")
-    assert len(kept) == KEPT_PROMPTS
-    assert max(prefix.tokens for prefix in kept.values()) <= LONGEST_PROMPT
+    assert len(kept) == 4
