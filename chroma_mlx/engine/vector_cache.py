@@ -50,6 +50,10 @@ EVICTED_AT_ONCE: Final = 4 * ROWS_AT_ONCE
 # The last use is written anew only when it is this far off: a hit then is a read, and no write.
 USE_PRECISION_S: Final = 600
 BUSY_TIMEOUT_S: Final = 5.0
+# The last use is approximate, and the next hit writes it: a lock is hardly worth waiting for.
+USE_TIMEOUT_S: Final = 0.05
+# Lots of rows in a row that a lock may keep out; the last of these sets the cache aside, so that waiting ends.
+LOCKS_IN_A_ROW: Final = 3
 # What may happen to a file in use. ConfigError: another program's file has taken its place.
 FAILURES: Final = (sqlite3.Error, OSError, ConfigError)
 
@@ -59,8 +63,9 @@ class VectorCache:
 
     The bound is the file's. SQLite's log beside it (`-wal`) takes some 4 MB more while a process has the file
     open, and an empty cache is 20 KiB however small the bound. Those used least recently leave, to within ten
-    minutes. Whatever fails once the cache is open sets it aside for this process, with one warning of the
-    class CacheSetAside: nothing is found then, and nothing stored.
+    minutes. What fails once the cache is open sets it aside for this process, with one warning of the class
+    CacheSetAside: nothing is found then, and nothing stored. Only a last use that cannot be written, and a lock
+    that `put` meets once or twice in a row, do not.
     """
 
     def __init__(
@@ -82,6 +87,7 @@ class VectorCache:
         self._connection: sqlite3.Connection | None = None
         self._identity: tuple[int, int] | None = None
         self._aside = False
+        self._locks_met = 0  # in a row
         _caches.add(self)
         try:
             self._connect()
@@ -96,20 +102,26 @@ class VectorCache:
     def get(self, keys: Sequence[bytes], dimension: int) -> dict[bytes, Vectors]:
         """The vectors that are there, (dimension,) float32 each, by key.
 
-        One that is damaged, of another width or not finite is not there.
+        One that is damaged, of another width or not finite is not there. Their last use is written where it is
+        long ago, unless a lock or a missing right is in the way.
         """
         found: dict[bytes, Vectors] = {}
         for start in range(0, len(keys), ROWS_AT_ONCE):
             with self._in_use() as connection:
                 if connection is None:
                     break
-                found |= self._read(connection, keys[start : start + ROWS_AT_ONCE], dimension)
+                vectors, old = self._read(connection, keys[start : start + ROWS_AT_ONCE], dimension)
+                found |= vectors  # before anything is written, which may fail
+                if old:
+                    self._note_use(connection, old)
         return found
 
     def put(self, keys: Sequence[bytes], vectors: Vectors) -> None:
         """Stores vectors, (len(keys), dimension) float32, in place of what is there under their keys.
 
-        What does not fit into the bound at all is left out.
+        What does not fit into the bound at all is left out. So is, of every ROWS_AT_ONCE rows, a lot for which
+        another's lock was waited for in vain; the third such lot in a row sets the cache aside, and so does any
+        other failure at once, a file that may only be read among them.
         """
         stored = np.ascontiguousarray(vectors, dtype="<f4")
         now = int(self._clock())
@@ -121,9 +133,7 @@ class VectorCache:
             with self._in_use() as connection:
                 if connection is None:
                     return
-                with _transaction(connection):
-                    if _make_room(connection, len(rows), stored.shape[1] * 4, self.max_bytes):
-                        connection.executemany(STORE, rows)
+                self._write(connection, rows, stored.shape[1] * 4)
 
     def close(self) -> None:
         """Closes the file; the next use opens it again."""
@@ -172,8 +182,10 @@ class VectorCache:
         self._connection, self._identity = connection, _identity(self.path)
         return connection
 
-    def _read(self, connection: sqlite3.Connection, keys: Sequence[bytes], dimension: int) -> dict[bytes, Vectors]:
-        """The sound ones of some rows; the last use of those is written where it is long ago."""
+    def _read(
+        self, connection: sqlite3.Connection, keys: Sequence[bytes], dimension: int
+    ) -> tuple[dict[bytes, Vectors], list[int]]:
+        """The sound ones of some rows, and the ids of those whose last use is long ago."""
         width, now = dimension * 4, int(self._clock())
         found: dict[bytes, bytes] = {}
         old = []
@@ -186,15 +198,38 @@ class VectorCache:
                 if isinstance(blob, bytes) and len(blob) == width and checksum == _checksum(key, blob):
                     found[key] = blob
                     if not isinstance(used, int) or abs(now - used) > USE_PRECISION_S:
-                        old.append((now, place))
-        if old:
-            with _transaction(connection):
-                connection.executemany("UPDATE vectors SET used = ? WHERE id = ?", old)
+                        old.append(place)
         if not found:
-            return {}
+            return {}, []
         vectors = np.frombuffer(b"".join(found.values()), dtype="<f4").reshape(len(found), dimension)
         sound = np.isfinite(vectors).all(axis=1)
-        return {key: vectors[row].astype(np.float32) for row, key in enumerate(found) if sound[row]}
+        return {key: vectors[row].astype(np.float32) for row, key in enumerate(found) if sound[row]}, old
+
+    def _note_use(self, connection: sqlite3.Connection, places: Sequence[int]) -> None:
+        """Writes that rows are used now, where that can be done without much of a wait."""
+        now = int(self._clock())
+        _wait_at_most(connection, min(USE_TIMEOUT_S, self._busy_timeout_s))
+        try:
+            with contextlib.suppress(sqlite3.OperationalError), _transaction(connection):
+                connection.executemany("UPDATE vectors SET used = ? WHERE id = ?", [(now, place) for place in places])
+        finally:
+            _wait_at_most(connection, self._busy_timeout_s)
+
+    def _write(self, connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]], vector_bytes: int) -> None:
+        """Stores rows where they fit, or leaves them out where a lock is in the way that was not met often."""
+        begun = False
+        try:
+            with _transaction(connection):
+                # Here the lock is had. (Which failure it was, Python 3.10 does not tell, but for its message.)
+                begun, self._locks_met = True, 0
+                if _make_room(connection, len(rows), vector_bytes, self.max_bytes):
+                    connection.executemany(STORE, rows)
+        except sqlite3.OperationalError:
+            if begun:
+                raise
+            self._locks_met += 1
+            if self._locks_met >= LOCKS_IN_A_ROW:
+                raise
 
     def _set_aside(self, error: Exception) -> None:
         self.close()
@@ -235,6 +270,11 @@ def _transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE")
         raise
 
 
+def _wait_at_most(connection: sqlite3.Connection, seconds: float) -> None:
+    """How long another's lock is waited for from now on."""
+    connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
+
+
 def _refusal(path: Path, why: str) -> ConfigError:
     return ConfigError(
         f"embedding_cache is {str(path)!r}, which is no vector cache: {why}. It was left as it is. Set embedding_cache "
@@ -260,11 +300,12 @@ def _check_header(path: Path) -> None:
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     """Makes the tables in an empty file, and raises ConfigError where others are in it."""
-    connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that a file can give pages back; of an empty file only
     connection.execute("PRAGMA synchronous = NORMAL")  # a power failure may lose the last vectors, no more
     connection.execute("PRAGMA cell_size_check = ON")
     if not _tables(connection):
+        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+        # So that a file can give pages back. It can be set in an empty file only, yet takes the lock in any.
+        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
         # All in one transaction with the header, which thereby is never seen half done.
         with _transaction(connection, "BEGIN EXCLUSIVE"):
             if not _tables(connection):  # another process may have been first
