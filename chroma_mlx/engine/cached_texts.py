@@ -13,7 +13,8 @@ from ..settings import VectorSettings
 from .fingerprint import describe_quantization
 from .model import Model
 from .plan import Plan
-from .vector_cache import ROWS_AT_ONCE, VectorCache, Vectors
+from .vector_cache import VectorCache, Vectors
+from .vector_file import ROWS_AT_ONCE
 
 # To be raised whenever the engine begins to compute other vectors from the same files and settings.
 COMPUTATION: Final = 1

@@ -23,30 +23,17 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import CacheSetAside, ConfigError
+from .vector_file import ROWS_AT_ONCE, check_header, make_room, prepare, transaction, wait_at_most
 
 Vectors = npt.NDArray[np.float32]
 
-APPLICATION_ID: Final = 0x434D4C58  # "CMLX", in the header of every cache
-SCHEMA_VERSION: Final = 1
-SCHEMA: Final = (
-    # The vectors lie in the order they came in, so that storing appends; the keys' own index is small.
-    "CREATE TABLE vectors (id INTEGER PRIMARY KEY, key BLOB NOT NULL UNIQUE, used INTEGER NOT NULL, "
-    "checksum BLOB NOT NULL, vector BLOB NOT NULL)",
-    "CREATE INDEX vectors_by_use ON vectors (used)",
-)
 FIND: Final = "SELECT id, used, checksum, vector FROM vectors WHERE key = ?"
 STORE: Final = (
     "INSERT INTO vectors (key, used, checksum, vector) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE "
     "SET used = excluded.used, checksum = excluded.checksum, vector = excluded.vector"
 )
-EVICT: Final = "DELETE FROM vectors WHERE id IN (SELECT id FROM vectors ORDER BY used, id LIMIT ?)"
 
 CHECKSUM_BYTES: Final = 16
-PAGE_BYTES: Final = 4_096
-# Rows of a transaction: enough to share its cost, few enough that another process waits milliseconds.
-ROWS_AT_ONCE: Final = 256
-# More rows leave than come, so that a file over a bound that was lowered shrinks, a little at a time.
-EVICTED_AT_ONCE: Final = 4 * ROWS_AT_ONCE
 # The last use is written anew only when it is this far off: a hit then is a read, and no write.
 USE_PRECISION_S: Final = 600
 BUSY_TIMEOUT_S: Final = 5.0
@@ -169,13 +156,13 @@ class VectorCache:
         with contextlib.suppress(FileExistsError):
             # Vectors tell of their texts: a new file is its owner's alone. SQLite gives the log the same rights.
             os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-        _check_header(self.path)
+        check_header(self.path)
         connection = sqlite3.connect(
             self.path, timeout=self._busy_timeout_s, isolation_level=None, check_same_thread=False
         )
         try:
             connection.text_factory = bytes  # a damaged row may hold text that is no UTF-8
-            _prepare(connection, self.path)
+            prepare(connection, self.path)
         except BaseException:
             connection.close()
             raise
@@ -189,7 +176,7 @@ class VectorCache:
         width, now = dimension * 4, int(self._clock())
         found: dict[bytes, bytes] = {}
         old = []
-        with _transaction(connection, "BEGIN"):
+        with transaction(connection, "BEGIN"):
             for key in keys:
                 row = connection.execute(FIND, (key,)).fetchone()
                 if row is None:
@@ -208,21 +195,21 @@ class VectorCache:
     def _note_use(self, connection: sqlite3.Connection, places: Sequence[int]) -> None:
         """Writes that rows are used now, where that can be done without much of a wait."""
         now = int(self._clock())
-        _wait_at_most(connection, min(USE_TIMEOUT_S, self._busy_timeout_s))
+        wait_at_most(connection, min(USE_TIMEOUT_S, self._busy_timeout_s))
         try:
-            with contextlib.suppress(sqlite3.OperationalError), _transaction(connection):
+            with contextlib.suppress(sqlite3.OperationalError), transaction(connection):
                 connection.executemany("UPDATE vectors SET used = ? WHERE id = ?", [(now, place) for place in places])
         finally:
-            _wait_at_most(connection, self._busy_timeout_s)
+            wait_at_most(connection, self._busy_timeout_s)
 
     def _write(self, connection: sqlite3.Connection, rows: Sequence[tuple[object, ...]], vector_bytes: int) -> None:
         """Stores rows where they fit, or leaves them out where a lock is in the way that was not met often."""
         begun = False
         try:
-            with _transaction(connection):
+            with transaction(connection):
                 # Here the lock is had. (Which failure it was, Python 3.10 does not tell, but for its message.)
                 begun, self._locks_met = True, 0
-                if _make_room(connection, len(rows), vector_bytes, self.max_bytes):
+                if make_room(connection, len(rows), vector_bytes, self.max_bytes):
                     connection.executemany(STORE, rows)
         except sqlite3.OperationalError:
             if begun:
@@ -256,99 +243,6 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 def _checksum(key: bytes, blob: bytes) -> bytes:
     return hashlib.blake2b(blob, digest_size=CHECKSUM_BYTES, key=key).digest()
-
-
-@contextlib.contextmanager
-def _transaction(connection: sqlite3.Connection, begin: str = "BEGIN IMMEDIATE") -> Iterator[None]:
-    connection.execute(begin)
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        with contextlib.suppress(sqlite3.Error):
-            connection.rollback()
-        raise
-
-
-def _wait_at_most(connection: sqlite3.Connection, seconds: float) -> None:
-    """How long another's lock is waited for from now on."""
-    connection.execute(f"PRAGMA busy_timeout = {int(seconds * 1000)}")
-
-
-def _refusal(path: Path, why: str) -> ConfigError:
-    return ConfigError(
-        f"embedding_cache is {str(path)!r}, which is no vector cache: {why}. It was left as it is. Set embedding_cache "
-        "to a file of its own, which is made when it is not there, or to null for no cache."
-    )
-
-
-def _check_header(path: Path) -> None:
-    """Raises ConfigError unless the file is empty or a cache, by its first bytes; OSError when it cannot be read.
-
-    Read without SQLite, which at opening may already write into a database that was left in the middle of
-    something. (Closing a file drops the process's locks on it, but it has none: its connection is not open.)
-    """
-    if not path.is_file():
-        raise _refusal(path, "it is a folder" if path.is_dir() else "it is no regular file")
-    with path.open("rb") as file:
-        header = file.read(100)  # https://www.sqlite.org/fileformat.html, 1.3: the id is at 68
-    if header and not header.startswith(b"SQLite format 3\0"):
-        raise _refusal(path, "it is no database of SQLite")
-    if header and header[68:72] != APPLICATION_ID.to_bytes(4, "big"):
-        raise _refusal(path, "it is the database of another program")
-
-
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
-    """Makes the tables in an empty file, and raises ConfigError where others are in it."""
-    connection.execute("PRAGMA synchronous = NORMAL")  # a power failure may lose the last vectors, no more
-    connection.execute("PRAGMA cell_size_check = ON")
-    if not _tables(connection):
-        connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
-        # So that a file can give pages back. It can be set in an empty file only, yet takes the lock in any.
-        connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
-        # All in one transaction with the header, which thereby is never seen half done.
-        with _transaction(connection, "BEGIN EXCLUSIVE"):
-            if not _tables(connection):  # another process may have been first
-                connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-                for statement in SCHEMA:
-                    connection.execute(statement)
-    [version] = connection.execute("PRAGMA user_version").fetchone()
-    if version != SCHEMA_VERSION or _tables(connection) != [statement.encode() for statement in SCHEMA]:
-        raise _refusal(path, f"its tables are not those of version {SCHEMA_VERSION}, which this program writes")
-    with contextlib.suppress(sqlite3.OperationalError):  # another process is just doing the same
-        connection.execute("PRAGMA journal_mode = WAL").fetchone()
-
-
-def _tables(connection: sqlite3.Connection) -> list[bytes]:
-    """The statements that made what is in the file, in their order; indexes that SQLite itself made have none."""
-    return [sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master ORDER BY rowid") if sql is not None]
-
-
-def _make_room(connection: sqlite3.Connection, rows: int, vector_bytes: int, max_bytes: int) -> bool:
-    """Deletes what was used least recently until so many rows fit; whether they do. Inside a transaction.
-
-    The file does not grow beyond the bound then, since SQLite fills the pages that were freed before it adds
-    others. One that is larger already, because the bound was lowered, gives pages back.
-    """
-    # A row's share of a leaf, or a leaf and the pages that its vector runs over to; keys and uses in two indexes.
-    row_pages = 1 + (vector_bytes + 100) // PAGE_BYTES
-    needed = rows * row_pages + rows * 128 // PAGE_BYTES + 8
-    allowed = max_bytes // PAGE_BYTES
-
-    def pages() -> tuple[int, int]:
-        [count] = connection.execute("PRAGMA page_count").fetchone()
-        [free] = connection.execute("PRAGMA freelist_count").fetchone()
-        return count, count - free
-
-    count, used = pages()
-    for _ in range(EVICTED_AT_ONCE // ROWS_AT_ONCE):
-        if used + needed <= allowed or connection.execute(EVICT, (ROWS_AT_ONCE,)).rowcount < 1:
-            break
-        count, used = pages()
-    for _ in range(min(count - allowed, count - used, EVICTED_AT_ONCE)):
-        connection.execute("PRAGMA incremental_vacuum(1)")  # more in one take a step each, which sqlite3 does not do
-    return used + needed <= allowed
 
 
 _caches: weakref.WeakSet[VectorCache] = weakref.WeakSet()

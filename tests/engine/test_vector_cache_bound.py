@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from cached_vectors import ROOMY, WIDTH, Clock, key_of, keys_of, opened, random_vectors
 
-from chroma_mlx.engine.vector_cache import ROWS_AT_ONCE, USE_PRECISION_S, VectorCache
+from chroma_mlx.engine.vector_cache import USE_PRECISION_S, VectorCache
+from chroma_mlx.engine.vector_file import ROWS_AT_ONCE
 
 
 def test_those_used_least_recently_leave_first(file: Path) -> None:

@@ -13,15 +13,8 @@ from cached_vectors import ROOMY, WIDTH, embed, key_of, keys_of, opened, random_
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from chroma_mlx.engine.vector_cache import (
-    APPLICATION_ID,
-    PAGE_BYTES,
-    SCHEMA,
-    SCHEMA_VERSION,
-    VectorCache,
-    _checksum,
-    close_caches,
-)
+from chroma_mlx.engine.vector_cache import VectorCache, _checksum, close_caches
+from chroma_mlx.engine.vector_file import APPLICATION_ID, PAGE_BYTES, SCHEMA, SCHEMA_VERSION
 from chroma_mlx.errors import CacheSetAside, ConfigError
 
 # Damaged rows

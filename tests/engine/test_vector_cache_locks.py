@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from cached_vectors import ROOMY, WIDTH, Clock, key_of, keys_of, opened, random_vectors
 
-from chroma_mlx.engine.vector_cache import BUSY_TIMEOUT_S, LOCKS_IN_A_ROW, ROWS_AT_ONCE, USE_PRECISION_S, VectorCache
+from chroma_mlx.engine.vector_cache import BUSY_TIMEOUT_S, LOCKS_IN_A_ROW, USE_PRECISION_S, VectorCache
+from chroma_mlx.engine.vector_file import ROWS_AT_ONCE
 from chroma_mlx.errors import CacheSetAside
 
 
