@@ -191,6 +191,7 @@ def _run(peer: PeerSpec, subject: Subject, python: str, folder: Path, device: st
             vectors=str(folder),
             write=peer.name == OURS,
             flops=subject.flops,
+            unasked_flops=subject.unasked_flops,
             longest_s=longest_s,
             probe=peer.probe,
             slow=peer.slow,
@@ -204,11 +205,18 @@ def _run(peer: PeerSpec, subject: Subject, python: str, folder: Path, device: st
 
 
 def _set_ratios(row: dict[str, Any]) -> None:
-    """Of each peer's figures, how many times as many useful tokens a second this project has in the round."""
+    """Of each peer's figures, how many times as many texts a second this project has in the round.
+
+    `many_ratio` is the same with what was computed for the peer over more texts; this project's rate is as measured.
+    """
     for figures in row.values():
         for name, work in figures.items():
-            if name != "reason":
-                work["ratio"] = row[OURS][name]["tokens_per_s"] / work["tokens_per_s"]
+            if name == "reason":
+                continue
+            ours = row[OURS][name]
+            work["ratio"] = ours["texts_per_s"] / work["texts_per_s"]
+            if "many_tokens_per_s" in work:
+                work["many_ratio"] = ours["tokens_per_s"] / work["many_tokens_per_s"]
 
 
 def _combined(rounds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -223,13 +231,9 @@ def _combined(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         for work in rounds[0][name]:
             rows = [row[name][work] for row in rounds]
             ratios = [row["ratio"] for row in rows]
-            # A round that was only estimated has fewer figures than one that was run.
-            shared = set(rows[0]).intersection(*rows)
-            alike = [{key: value for key, value in row.items() if key in shared} for row in rows]
-            estimated = any(row["estimated"] for row in rows)
             combined[name][work] = {
-                **medians(alike),
-                "estimated": estimated,
+                **medians(rows),  # a round that was only estimated has fewer figures than one that was run
+                "estimated": any(row["estimated"] for row in rows),
                 "ratio_min": min(ratios),
                 "ratio_max": max(ratios),
             }
