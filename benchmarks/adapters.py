@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from products import mlx_product_rate, torch_product_rate
 from workloads import INSTRUCTION
 
 Vectors = npt.NDArray[np.float32]
@@ -20,9 +21,17 @@ BATCH = 8  # of the plain loops: texts in input order, padded to the longest
 
 
 class Peer(Protocol):
-    """A loaded model. `computed` counts the tokens it was given so far, padding included."""
+    """A loaded model. `computed` counts the tokens it was given so far, padding included.
 
-    computed: int
+    Two more counts, of a peer that has them: `unasked` are the tokens of which its last layer computed only keys
+    and values, `places` those that attention computed where it pads and the rest does not. `sorts` is whether the
+    padding depends on how many texts a call has.
+    """
+
+    computed: int = 0
+    unasked: int = 0
+    places: int = 0
+    sorts: bool = False
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> Vectors:
         """Vectors of unit length, (n, dimension), each text behind `instruction`."""
@@ -47,13 +56,13 @@ def open_peer(kind: str, folder: str, device: str, limit: int, **options: Any) -
     return peer
 
 
-class Ours:
+class Ours(Peer):
     """This project's embedding function."""
 
     def __init__(self, folder: str, *, device: str, limit: int) -> None:
         from chroma_mlx import MLXEmbeddingFunction
 
-        self.device, self.computed = device, 0
+        self.device = device
         wanted: Any = device
         self._function = MLXEmbeddingFunction(
             folder, device=wanted, max_tokens=limit, query_instruction=INSTRUCTION, show_progress=False
@@ -61,7 +70,7 @@ class Ours:
         self._count(self._function.encoder().load())
 
     def _count(self, model: Any) -> None:
-        """Counts the tokens of each forward pass; attention alone pads some of them."""
+        """Counts the tokens of each forward pass, and of its groups of rows for attention, which alone pads."""
         encoder = model.encoder
 
         class Counting:
@@ -69,6 +78,9 @@ class Ours:
 
             def __call__(this, batch: Any) -> Any:  # noqa: N805 - `self` is the outer one
                 self.computed += batch.ids.size
+                self.unasked += 0 if batch.wanted is None else batch.ids.size - batch.wanted.size
+                rows = [group.every for group in batch.groups]
+                self.places += sum(len(each.keys) * each.places.shape[1] for each in rows)  # G * R
                 return encoder(batch)
 
         object.__setattr__(model, "encoder", Counting())
@@ -83,7 +95,7 @@ class Ours:
         return mlx_product_rate() if self.device == "gpu" else None
 
 
-class MLXLoop:
+class MLXLoop(Peer):
     """A model of mlx-lm or mlx-embeddings in the loop that users write, on MLX as it comes or on our BLAS."""
 
     def __init__(self, folder: str, *, device: str, limit: int, load_with: Any, fast: bool = False) -> None:
@@ -93,7 +105,7 @@ class MLXLoop:
         from tokenizers import Tokenizer
 
         mx.set_default_device(mx.gpu if device == "gpu" else mx.cpu)
-        self.device, self.computed, self._limit = device, 0, limit
+        self.device, self._limit = device, limit
         self._tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(limit)
@@ -165,14 +177,14 @@ def _give_fast_blas() -> None:
         raise RuntimeError("no fast BLAS is to be had in this environment")
 
 
-class SentenceTransformers:
+class SentenceTransformers(Peer):
     """sentence-transformers on torch; it sorts texts by length into batches of `batch`."""
 
     def __init__(self, folder: str, *, device: str, limit: int, dtype: str, batch: int) -> None:
         import torch  # type: ignore[import-not-found]  # only in its environment
         from sentence_transformers import SentenceTransformer  # type: ignore[import-not-found]
 
-        self.computed, self._batch, self._device = 0, batch, _torch_device(device)
+        self.sorts, self._batch, self._device = batch > 1, batch, _torch_device(device)
         self._model = SentenceTransformer(
             folder, device=self._device, local_files_only=True, model_kwargs={"dtype": getattr(torch, dtype)}
         )
@@ -190,13 +202,13 @@ class SentenceTransformers:
         return torch_product_rate() if self._device == "cuda" else None
 
 
-class ChromaFunction:
+class ChromaFunction(Peer):
     """Chroma's own SentenceTransformerEmbeddingFunction, at the batch size that it leaves as it is: 32."""
 
     def __init__(self, folder: str, *, device: str, limit: int) -> None:
         from chromadb.utils.embedding_functions import SentenceTransformerEmbeddingFunction
 
-        self.computed, self._device = 0, _torch_device(device)
+        self.sorts, self._device = True, _torch_device(device)
         self._function = SentenceTransformerEmbeddingFunction(folder, device=self._device, normalize_embeddings=True)
         watch_torch(self, self._function._model)
 
@@ -235,36 +247,3 @@ def padded(lengths: Sequence[int], batch: int) -> int:
     rest = iter(lengths)
     parts = iter(lambda: list(islice(rest, batch)), [])
     return sum(len(part) * max(part) for part in parts)
-
-
-SIZE, TIMES = 8192, 20
-
-
-def mlx_product_rate() -> float:
-    """GFLOP/s of MLX's bfloat16 product of SIZE x SIZE on the default device."""
-    import time
-
-    import mlx.core as mx
-
-    left = mx.random.normal((SIZE, SIZE)).astype(mx.bfloat16)
-    mx.eval(left, left @ left)
-    start = time.perf_counter()
-    for _ in range(TIMES):
-        mx.eval(left @ left)
-    return 2 * SIZE**3 * TIMES / (time.perf_counter() - start) / 1e9
-
-
-def torch_product_rate() -> float:
-    """GFLOP/s of torch's bfloat16 product of SIZE x SIZE on CUDA."""
-    import time
-
-    import torch
-
-    left = torch.randn(SIZE, SIZE, device="cuda", dtype=torch.bfloat16)
-    left @ left
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(TIMES):
-        left @ left
-    torch.cuda.synchronize()
-    return 2 * SIZE**3 * TIMES / (time.perf_counter() - start) / 1e9

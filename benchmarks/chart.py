@@ -65,6 +65,11 @@ def peers_chart(subject: dict[str, Any], machine: str, work: str = "mix") -> str
     if any(figures["estimated"] for _, figures in rows):
         shapes.append(_text(10, bottom + 14, "* from the rate on short texts", "small"))
         bottom += 16
+    for name, figures in rows:
+        if "many_ratio" in figures:
+            texts, ratio = f"{figures['many_texts']:,.0f} texts", figure(figures["many_ratio"])
+            shapes.append(_text(10, bottom + 14, f"{name}, computed for {texts}: this project {ratio} times", "small"))
+            bottom += 16
     shapes.append(_text(10, bottom + 14, machine, "small"))
     return _svg(bottom + 24, shapes)
 

@@ -25,7 +25,8 @@ class Subject:
     """A model that is measured: its folders by form, and how many texts of each workload it gets.
 
     `forms` are "own", which this project reads, and of the same weights "packed", "float32" and "bfloat16".
-    `limit` is the longest text in tokens, `flops` what a token takes in matrix products.
+    `limit` is the longest text in tokens, `flops` what a token takes in matrix products, `unasked_flops` what of
+    them the last layer can leave out for a token that nobody asks for.
     """
 
     name: str
@@ -37,7 +38,16 @@ class Subject:
 
     @property
     def flops(self) -> int:
-        return flops_per_token(json.loads((Path(self.forms["float32"]) / "config.json").read_text()))
+        return sum(layer_flops(self._config)) * int(self._config["num_hidden_layers"])
+
+    @property
+    def unasked_flops(self) -> int:
+        return layer_flops(self._config)[1]
+
+    @property
+    def _config(self) -> dict[str, Any]:
+        config: dict[str, Any] = json.loads((Path(self.forms["float32"]) / "config.json").read_text())
+        return config
 
 
 def prepare_subjects(
@@ -60,7 +70,7 @@ def _shape(scratch: Path, *, quick: bool, device: str) -> Subject:
     for dtype in ("float32", "bfloat16"):
         forms[dtype] = _unpacked(packed, scratch / f"0.6b-{dtype}", dtype=dtype, pooling="last", limit=2048)
     # A GPU is some hundred times as fast as two cores.
-    counts = {"short": 32, "mix": 32, "full": 4, "query": 20}
+    counts = {"short": 32, "mix": 32, "full": 4, "query": 100}
     if quick:
         counts = {"short": 8, "mix": 8, "full": 1, "query": 4}
     elif device == "gpu":
@@ -176,12 +186,14 @@ def _write_around(root: Path, source: Path, config: dict[str, Any], *, pooling: 
     )
 
 
-def flops_per_token(config: dict[str, Any]) -> int:
-    """Floating-point operations of a token's matrix products; attention, small at these lengths, left out."""
+def layer_flops(config: dict[str, Any]) -> tuple[int, int]:
+    """Floating-point operations of a token's matrix products in a layer: for its key and value, and all others.
+
+    Attention, small at these lengths, is left out.
+    """
     hidden, inner = int(config["hidden_size"]), int(config["intermediate_size"])
     heads = int(config["num_attention_heads"])
     width = int(config.get("head_dim", hidden // heads))
     queries, keys = heads * width, int(config.get("num_key_value_heads", heads)) * width
     up = 1 if config["model_type"] == "bert" else 2  # a gate beside it
-    layer = 2 * hidden * queries + 2 * hidden * keys + (up + 1) * hidden * inner
-    return 2 * layer * int(config["num_hidden_layers"])
+    return 2 * 2 * hidden * keys, 2 * (2 * hidden * queries + (up + 1) * hidden * inner)

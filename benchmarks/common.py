@@ -75,11 +75,12 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def medians(rounds: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-    """Of each key, the median over the rounds; a value that is no number is the first round's."""
+    """Of each key that all rounds have, the median over them; a value that is no number is the first round's."""
     rows = list(rounds)
     return {
         key: statistics.median(row[key] for row in rows) if isinstance(value, int | float) else value
         for key, value in rows[0].items()
+        if all(key in row for row in rows)
     }
 
 

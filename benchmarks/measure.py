@@ -15,8 +15,9 @@ from adapters import Peer, Vectors, open_peer
 from common import peak_bytes, percentile, product_rate, seconds
 from workloads import Workload, read_workloads
 
-PERCENTS = (50, 95, 99)
+CALLS_FOR = {50: 1, 95: 20, 99: 100}  # a percentile of fewer would be the slowest call, or nearly
 LONG_S = 5
+LONGEST_ALONE_S = 60.0  # for the calls with one text each, of which the rest are then left out
 
 
 def run(
@@ -31,6 +32,7 @@ def run(
     vectors: str,
     write: bool,
     flops: int,
+    unasked_flops: int,
     longest_s: float,
     probe: int,
     slow: bool,
@@ -55,15 +57,14 @@ def run(
         rate = max(_rate(peer, texts_of_rate) for _ in range(2))
     results = {}
     for work in works:
-        gc.collect()
-        forget_peak()
         planned = sum(work.lengths) if work.one_by_one else peer.planned(work.lengths)
         if planned / rate > longest_s and not write:
-            results[work.name] = estimate(work, planned, rate)
+            figures = estimate(work, planned, rate)
         else:
-            results[work.name] = timed(peer, work, flops, Path(vectors), write=write)
-        results[work.name]["peak_bytes"] = peak_bytes()
-        results[work.name]["device_bytes"] = device_bytes() if device == "gpu" else None
+            figures = timed(peer, work, (flops, unasked_flops), Path(vectors), write=write)
+            if device != "gpu":
+                figures["device_bytes"] = None
+        results[work.name] = figures | with_many(peer, work, figures["computed_per_s"])
     return {
         "load_s": load_s,
         "check_cosine": cosine,
@@ -79,51 +80,79 @@ def _rate(peer: Peer, texts: list[str]) -> float:
     return (peer.computed - before) / taken
 
 
-def timed(peer: Peer, work: Workload, flops: int, vectors: Path, write: bool) -> dict[str, Any]:
-    """One workload: rates, the latency of calls, and how much of the machine's matrix product it reaches."""
+def timed(peer: Peer, work: Workload, flops: tuple[int, int], vectors: Path, write: bool) -> dict[str, Any]:
+    """One workload: rates, memory, the latency of calls, and how much of the machine's matrix product it reaches.
+
+    flops: of a token, and what of them is not computed for one of `peer.unasked`.
+    """
     limit_before = peer.product_rate() or product_rate()
-    before, parts, times = peer.computed, [], []
+    gc.collect()
+    forget_peak()
+    before, parts, times = (peer.computed, peer.unasked, peer.places), [], []
     for call in [[text] for text in work.texts] if work.one_by_one else [work.texts]:
         start = time.perf_counter()
         parts.append(peer.embed(call, work.instruction))
         times.append(time.perf_counter() - start)
-    computed, taken = peer.computed - before, sum(times)
+    memory = {"peak_bytes": peak_bytes(), "device_bytes": device_bytes()}
+    after = (peer.computed, peer.unasked, peer.places)
+    computed, unasked, places = (new - old for new, old in zip(after, before, strict=True))
     gflops = (limit_before + (peer.product_rate() or product_rate())) / 2
-    alone = [] if work.one_by_one else work.texts[: work.singles]
-    calls = times if work.one_by_one else [seconds(partial(peer.embed, [text])) for text in alone]
-    tokens = sum(work.lengths)
+    calls = times if work.one_by_one else latencies(peer, work.alone)
+    done = computed * flops[0] - unasked * flops[1]
     return {
         "estimated": False,
-        "texts": len(work.texts),
-        "tokens": tokens,
-        "computed": computed,
-        "useful_of_computed": tokens / computed,
-        "seconds": taken,
-        "texts_per_s": len(work.texts) / taken,
-        "tokens_per_s": tokens / taken,
-        "computed_per_s": computed / taken,
+        **rates(work, computed, sum(times), places),
+        **memory,
         "calls": len(calls),
-        **{f"p{percent}_ms": percentile(calls, percent) * 1000 for percent in PERCENTS},
+        **{f"p{part}_ms": percentile(calls, part) * 1000 for part, least in CALLS_FOR.items() if len(calls) >= least},
         "gflops": gflops,
-        "of_limit": computed * flops / taken / 1e9 / gflops,
+        "of_limit": done / sum(times) / 1e9 / gflops,
         "cosine": compare(np.concatenate(parts), vectors / f"{work.name}.npy", write=write),
     }
 
 
+def latencies(peer: Peer, texts: list[str]) -> list[float]:
+    """Seconds of a call with each text alone, as many as LONGEST_ALONE_S allows."""
+    found: list[float] = []
+    for text in texts:
+        if sum(found) > LONGEST_ALONE_S:
+            break
+        found.append(seconds(partial(peer.embed, [text])))
+    return found
+
+
 def estimate(work: Workload, planned: int, rate: float) -> dict[str, Any]:
     """What a workload would take at `rate`, in computed tokens a second, measured on other texts."""
-    taken, tokens = planned / rate, sum(work.lengths)
-    return {
-        "estimated": True,
+    return {"estimated": True, **rates(work, planned, planned / rate)}
+
+
+def rates(work: Workload, computed: int, taken: float, places: int = 0) -> dict[str, Any]:
+    """What was computed for a workload in so many seconds, and a second.
+
+    Texts one a call have no rate in tokens: a peer may compute their instruction once for all of them, and then
+    a token that it did not compute would count as fast. `places` are attention's, where they are counted.
+    """
+    tokens = sum(work.lengths)
+    found: dict[str, Any] = {
         "texts": len(work.texts),
         "tokens": tokens,
-        "computed": planned,
-        "useful_of_computed": tokens / planned,
+        "computed": computed,
         "seconds": taken,
         "texts_per_s": len(work.texts) / taken,
-        "tokens_per_s": tokens / taken,
-        "computed_per_s": rate,
+        "computed_per_s": computed / taken,
     }
+    if not work.one_by_one:
+        found |= {"tokens_per_s": tokens / taken, "useful_of_computed": tokens / computed}
+        found |= {"attention_places": places, "useful_of_places": tokens / places} if places else {}
+    return found
+
+
+def with_many(peer: Peer, work: Workload, rate: float) -> dict[str, Any]:
+    """Of a peer that sorts: not measured but computed, from `rate` in computed tokens a second, for `work.many`."""
+    if not (peer.sorts and work.many):
+        return {}
+    useful = sum(work.many) / peer.planned(work.many)
+    return {"many_texts": len(work.many), "many_useful_of_computed": useful, "many_tokens_per_s": rate * useful}
 
 
 def compare(found: Vectors, file: Path, *, write: bool) -> float:
@@ -136,9 +165,14 @@ def compare(found: Vectors, file: Path, *, write: bool) -> float:
 
 
 def forget_peak() -> None:
-    """Begins the count of the most memory held anew, where Linux lets a process do so; else it goes on."""
+    """Begins the count of the most memory held anew: the GPU's, and the process's where Linux lets it do so."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
+    if mlx := sys.modules.get("mlx.core"):
+        mlx.reset_peak_memory()
+    torch = sys.modules.get("torch")
+    if torch and torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def device_bytes() -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,12 @@ class PeerSpec:
     models: tuple[str, ...] = EVERY
 
 
-def peers_for(device: str) -> list[PeerSpec]:
-    """The rows for a CPU or a GPU, this project first."""
-    return [PeerSpec(name=OURS, kind="ours", form="own", project=True), *(_on_gpu() if device == "gpu" else _on_cpu())]
+def peers_for(device: str, parts: Sequence[str] = ("",)) -> list[PeerSpec]:
+    """The rows for a CPU or a GPU: this project, which the others are held against, and those with one of `parts` in
+    their names."""
+    others = _on_gpu() if device == "gpu" else _on_cpu()
+    wanted = [peer for peer in others if any(part.lower() in peer.name.lower() for part in parts)]
+    return [PeerSpec(name=OURS, kind="ours", form="own", project=True), *wanted]
 
 
 def _on_cpu() -> list[PeerSpec]:
@@ -110,6 +114,7 @@ def _torch(batches: tuple[int, ...]) -> list[PeerSpec]:
 
 def measure(
     subjects: list[Subject],
+    peers: list[PeerSpec],
     environments: dict[str, Environment],
     scratch: Path,
     *,
@@ -117,14 +122,17 @@ def measure(
     device: str,
     rounds: int,
 ) -> dict[str, Any]:
-    """Every peer on every model and workload, in rounds."""
+    """Each of `peers`, this project first, on every model and workload, in rounds."""
     results: dict[str, Any] = {}
     for subject in subjects:
         folder = scratch / f"texts-{subject.name}"
         folder.mkdir()
         works = make_workloads(subject.forms["float32"], subject.counts, subject.limit)
         write_workloads(folder / "texts.json", subject.forms["float32"], works)
-        made = [_round(subject, environments, folder, quick=quick, device=device, turn=turn) for turn in range(rounds)]
+        able = [peer for peer in peers if subject.name in peer.models]
+        made = [
+            _round(subject, able, environments, folder, quick=quick, device=device, turn=turn) for turn in range(rounds)
+        ]
         results[subject.name] = {
             "title": subject.title,
             "workloads": {work.name: work.title for work in works},
@@ -136,6 +144,7 @@ def measure(
 
 def _round(
     subject: Subject,
+    peers: list[PeerSpec],
     environments: dict[str, Environment],
     folder: Path,
     *,
@@ -155,7 +164,7 @@ def _round(
         longest_s = QUICK_LONGEST_S if quick else LONGEST_S
         return {"reason": reason} if reason else _run(peer, subject, environment.python, folder, device, longest_s)
 
-    ours, *others = [peer for peer in peers_for(device) if subject.name in peer.models]
+    ours, *others = peers
     first = run(ours)
     found = {peer.name: run(peer) for peer in others[:: -1 if turn % 2 else 1]}
     again = first if quick else run(ours)
@@ -191,6 +200,7 @@ def _run(peer: PeerSpec, subject: Subject, python: str, folder: Path, device: st
             vectors=str(folder),
             write=peer.name == OURS,
             flops=subject.flops,
+            unasked_flops=subject.unasked_flops,
             longest_s=longest_s,
             probe=peer.probe,
             slow=peer.slow,
@@ -204,11 +214,18 @@ def _run(peer: PeerSpec, subject: Subject, python: str, folder: Path, device: st
 
 
 def _set_ratios(row: dict[str, Any]) -> None:
-    """Of each peer's figures, how many times as many useful tokens a second this project has in the round."""
+    """Of each peer's figures, how many times as many texts a second this project has in the round.
+
+    `many_ratio` is the same with what was computed for the peer over more texts; this project's rate is as measured.
+    """
     for figures in row.values():
         for name, work in figures.items():
-            if name != "reason":
-                work["ratio"] = row[OURS][name]["tokens_per_s"] / work["tokens_per_s"]
+            if name == "reason":
+                continue
+            ours = row[OURS][name]
+            work["ratio"] = ours["texts_per_s"] / work["texts_per_s"]
+            if "many_tokens_per_s" in work:
+                work["many_ratio"] = ours["tokens_per_s"] / work["many_tokens_per_s"]
 
 
 def _combined(rounds: list[dict[str, Any]]) -> dict[str, Any]:
@@ -223,13 +240,9 @@ def _combined(rounds: list[dict[str, Any]]) -> dict[str, Any]:
         for work in rounds[0][name]:
             rows = [row[name][work] for row in rounds]
             ratios = [row["ratio"] for row in rows]
-            # A round that was only estimated has fewer figures than one that was run.
-            shared = set(rows[0]).intersection(*rows)
-            alike = [{key: value for key, value in row.items() if key in shared} for row in rows]
-            estimated = any(row["estimated"] for row in rows)
             combined[name][work] = {
-                **medians(alike),
-                "estimated": estimated,
+                **medians(rows),  # a round that was only estimated has fewer figures than one that was run
+                "estimated": any(row["estimated"] for row in rows),
                 "ratio_min": min(ratios),
                 "ratio_max": max(ratios),
             }

@@ -6,10 +6,12 @@ from typing import Any
 
 from common import figure
 from peers import OURS, SAME
+from workloads import LATENCY_TOKENS, MANY
 
+COLUMNS = 13
 HEAD = (
     "| | texts/s | tokens/s | useful of computed | p50 | p95 | p99 | of the matrix product | peak memory | load "
-    "| cosine with ours | this project is faster |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+    f"| cosine with ours | this project is faster | computed: with {MANY:,} texts |\n|{'---|' * COLUMNS}"
 )
 
 
@@ -20,6 +22,7 @@ def describe(results: dict[str, Any]) -> str:
         for work, title in subject["workloads"].items():
             ours = subject["peers"][OURS][work]
             size = f"{ours['texts']:,.0f} texts of {ours['tokens']:,.0f} tokens"
+            size += "" if "tokens_per_s" in ours else ", the instruction counted with each"
             rounds = f"medians of {len(subject['rounds'])} round(s)"
             rate = f"NumPy's or the GPU's product runs at {ours['gflops']:,.0f} GFLOP/s"
             parts.append(f"### {subject['title']}, {title}\n\n{size}, {rounds}; {rate}.\n\n{HEAD}")
@@ -29,35 +32,51 @@ def describe(results: dict[str, Any]) -> str:
 
 def _row(name: str, figures: dict[str, Any], work: str) -> str:
     if "reason" in figures:
-        return f"| {name} | not run: {figures['reason']} |" + " |" * 10
+        return f"| {name} | not run: {figures['reason']} |" + " |" * (COLUMNS - 2)
     r = figures[work]
     mark = " *" if r["estimated"] else ""
-    times = [f"{r[f'p{percent}_ms']:,.1f} ms" if f"p{percent}_ms" in r else "" for percent in (50, 95, 99)]
+    times = [f"{r[f'p{percent}_ms']:,.1f} ms" if f"p{percent}_ms" in r else "-" for percent in (50, 95, 99)]
+    useful = f"{r['useful_of_computed']:.2f}" if "useful_of_computed" in r else ""
+    if "useful_of_places" in r:
+        useful += f" ({r['useful_of_places']:.2f} of attention's places)"
+    many = ""
+    if "many_ratio" in r:
+        many = f"{figure(r['many_ratio'])} times{mark} † (useful {r['many_useful_of_computed']:.2f})"
+    memory = r.get("device_bytes") or r.get("peak_bytes")
     cosine = min(r["check_cosine"], r.get("cosine", 1.0))
     other = "" if cosine >= SAME else ": computes something else"
     spread = "" if r["ratio_min"] == r["ratio_max"] else f" ({figure(r['ratio_min'])} to {figure(r['ratio_max'])})"
     cells = [
         name,
         f"{figure(r['texts_per_s'])}{mark}",
-        f"{figure(r['tokens_per_s'])}{mark}",
-        f"{r['useful_of_computed']:.2f}",
+        f"{figure(r['tokens_per_s'])}{mark}" if "tokens_per_s" in r else "",
+        useful,
         *times,
         f"{r['of_limit']:.2f}" if "of_limit" in r else "",
-        f"{(r['device_bytes'] or r['peak_bytes']) / 2**20:,.0f} MiB",
+        f"{memory / 2**20:,.0f} MiB" if memory else "",
         f"{r['load_s']:.2f} s",
         "" if name == OURS else f"{cosine:.4f}{other}",
         "" if name == OURS else f"{figure(r['ratio'])} times{mark}{spread}",
+        many,
     ]
     return f"| {' | '.join(cells)} |"
 
 
 def _notes(results: dict[str, Any]) -> str:
     notes = [
-        "p50, p95 and p99 are of calls with one text: every query of (d), the first texts of the others. Cosine is the "
-        "smallest, over short texts before the timing and over the workload itself."
+        "p50, p95 and p99 are of calls with one text: every query of (d), and of the others the first texts of at most "
+        f"{LATENCY_TOKENS} tokens; p95 of 20 calls or more, p99 of 100 or more. Cosine is the smallest, over short "
+        "texts before the timing and over the workload itself."
     ]
     rows = [figures for subject in results.values() for peer in subject["peers"].values() for figures in peer.values()]
-    if any(isinstance(row, dict) and row["estimated"] for row in rows):
+    rows = [row for row in rows if isinstance(row, dict)]  # a peer that was not run has a reason
+    if any("many_ratio" in row for row in rows):
+        notes.append(
+            "† Computed, not measured: a peer that sorts texts and pads its batches pads less the more texts a call "
+            f"has. Its measured rate in computed tokens, times the useful share of its batches over {MANY:,} texts of "
+            "the same distribution, against this project's measured rate."
+        )
+    if any(row["estimated"] for row in rows):
         notes.append(
             "\\* Not run in full: computed tokens a second, measured on a short batch (MLX as it comes) or on a text "
             "of 80 tokens, times the share of useful tokens that the peer's batches have over the workload."

@@ -79,7 +79,8 @@ def _measure(name: str, folder: str, scratch: Path, options: argparse.Namespace,
     """The figures of a section."""
     if name != "peers":
         return ALONE[name].measure(folder, options.quick)
-    names = {peer.environment for peer in peers.peers_for(options.device)} - {""}
+    chosen = peers.peers_for(options.device, options.peers)
+    names = {peer.environment for peer in chosen} - {""}
     environments = {each: venvs.prepare(each, options.venvs) for each in sorted(names)}
     results["environments"] = {each: made.packages or made.reason for each, made in environments.items()}
     subjects = prepare_subjects(
@@ -91,6 +92,7 @@ def _measure(name: str, folder: str, scratch: Path, options: argparse.Namespace,
     ]
     return peers.measure(
         subjects,
+        chosen,
         environments,
         scratch,
         quick=options.quick,
@@ -119,6 +121,13 @@ def _arguments() -> argparse.Namespace:
         default=list(WORKLOADS),
         help="workloads of the section peers",
     )
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        metavar="NAME",
+        default=[""],
+        help="rows of the section peers with one of these in their names; this project is always one of them",
+    )
     parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"of the section peers ({ROUNDS})")
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where the section peers computes")
     parser.add_argument("--minilm", type=Path, metavar="FOLDER", help="real weights of MiniLM instead of its shape")
@@ -134,6 +143,10 @@ def _arguments() -> argparse.Namespace:
     options = parser.parse_args()
     if options.quick and options.write:
         parser.error("--write keeps results, and --quick gives none: leave one of them out")
+    names = [peer.name.lower() for peer in peers.peers_for(options.device)]
+    for part in options.peers:
+        if not any(part.lower() in name for name in names):
+            parser.error(f"--peers: no name has {part!r} in it; the names are {', '.join(names)}")
     return options
 
 

@@ -6,7 +6,7 @@ import json
 import math
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,28 @@ SMALLEST, MEDIAN, LARGEST, SIGMA = 8, 120, 2_000, 0.9
 SHORTEST_QUERY, LONGEST_QUERY = 5, 20
 FULL = 512
 CHANGED = 0.01  # of the documents, when they are ingested again
+TITLES = {
+    "short": "(a) short queries",
+    "mix": "(b) log-normal mix",
+    "full": f"(c) {FULL} tokens",
+    "query": "(d) one query at a time",
+}
+SEEDS = {"short": 31, "mix": 32, "full": 33, "query": 34}  # of the words; lengths have their own
 INSTRUCTION = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 # Short ones of several lengths, so that a batch of them has padding: what vectors are compared on first.
 CHECK_TOKENS = (12, 8, 10, 7, 9, 12, 8, 11)
-LATENCY_CALLS = 8  # of one text each, behind a call with all of them
+# Of one text each, behind a call with all of them: short ones, since a long one takes a large model seconds.
+LATENCY_CALLS, LATENCY_TOKENS = 20, 160
+MANY = 1_024  # texts, for which the batches of a peer that sorts are computed beside those it was measured on
 
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     """Texts, and how they are handed over: all in one call, or one a call.
 
-    `lengths` are the tokens of each text, the instruction and special tokens among them. `singles` is how
-    many are embedded once more, alone, for the latency of a call.
+    `lengths` are the tokens of each text, the instruction and special tokens among them. `many` are the lengths
+    of MANY texts of the same distribution, empty where there are as many texts, all are of one length or each has
+    a call of its own.
     """
 
     name: str
@@ -35,38 +45,38 @@ class Workload:
     lengths: list[int]
     instruction: str = ""
     one_by_one: bool = False
-    singles: int = LATENCY_CALLS
+    many: list[int] = field(default_factory=list)
+
+    @property
+    def alone(self) -> list[str]:
+        """The texts that are embedded once more, alone, for the latency of a call: none above LATENCY_TOKENS."""
+        pairs = [] if self.one_by_one else zip(self.texts, self.lengths, strict=True)
+        return [text for text, length in pairs if length <= LATENCY_TOKENS][:LATENCY_CALLS]
 
 
 def make_workloads(folder: str, counts: dict[str, int], limit: int) -> list[Workload]:
     """Workloads (a) to (d) for the tokenizer in `folder`, of `counts` texts by name; none beyond `limit` tokens."""
-    makers: dict[str, Callable[[int], Workload]] = {
-        "short": lambda n: _workload(folder, "short", "(a) short queries", query_lengths(n, seed=11)),
-        "mix": lambda n: _workload(
-            folder, "mix", "(b) log-normal mix", log_normal_lengths(n, largest=min(LARGEST, limit))
-        ),
-        "full": lambda n: _workload(folder, "full", f"(c) {FULL} tokens", [min(FULL, limit)] * n),
-        "query": lambda n: _workload(
-            folder, "query", "(d) one query at a time", query_lengths(n, seed=14), instruction=INSTRUCTION
-        ),
+    lengths: dict[str, Callable[[int], list[int]]] = {
+        "short": lambda n: query_lengths(n, seed=11),
+        "mix": lambda n: log_normal_lengths(n, largest=min(LARGEST, limit), seed=0),
+        "full": lambda n: [min(FULL, limit)] * n,
+        "query": lambda n: query_lengths(n, seed=14),
     }
-    return [makers[name](count) for name, count in counts.items()]
-
-
-def _workload(folder: str, name: str, title: str, lengths: list[int], instruction: str = "") -> Workload:
-    texts = texts_of(folder, lengths, seed=len(name))
-    real = [len(row) for row in token_rows(folder, [instruction + text for text in texts])]
-    one_by_one = instruction != ""
-    singles = 0 if one_by_one else LATENCY_CALLS
-    return Workload(
-        name=name,
-        title=title,
-        texts=texts,
-        lengths=real,
-        instruction=instruction,
-        one_by_one=one_by_one,
-        singles=singles,
-    )
+    works = []
+    for name, count in counts.items():
+        instruction = INSTRUCTION if name == "query" else ""
+        texts = texts_of(folder, lengths[name](count), seed=SEEDS[name])
+        work = Workload(
+            name=name,
+            title=TITLES[name],
+            texts=texts,
+            lengths=[len(row) for row in token_rows(folder, [instruction + text for text in texts])],
+            instruction=instruction,
+            one_by_one=name == "query",
+            many=lengths[name](MANY) if name in ("short", "mix") and count < MANY else [],
+        )
+        works.append(work)
+    return works
 
 
 def write_workloads(file: Path, folder: str, workloads: Sequence[Workload]) -> None:
