@@ -18,7 +18,9 @@ from .checkpoint import cache
 from .checkpoint.cache import CachedModel, VerifiedFiles
 from .checkpoint.download import try_opening
 from .checkpoint.locate import local_folder, locate
-from .config import ConfigSource, resolve
+from .config import ConfigSource, EmbeddingConfig, resolve
+from .errors import ModelNotFound
+from .settings import VectorSettings
 
 if TYPE_CHECKING:
     from .diagnosis.description import Description
@@ -80,12 +82,12 @@ def download_model(model_name: str, *, show_progress: bool | None = None, config
 
 def verify_model(model_name: str, *, config: ConfigSource = None) -> VerifiedFiles:
     """Holds a cached model's files against the Hub's hashes. Raises DownloadError, CorruptCheckpoint."""
-    return cache.verify_files(model_name, _cache_path(config))
+    return cache.verify_files(model_name, _resolved(model_name, config).cache_path)
 
 
 def remove_model(model_name: str, *, config: ConfigSource = None) -> int:
     """Removes a model from the cache; returns the bytes that are free now. Raises ModelNotFound, CacheError."""
-    return cache.remove_model(model_name, _cache_path(config))
+    return cache.remove_model(model_name, _resolved(model_name, config).cache_path)
 
 
 def prune_models(
@@ -95,9 +97,15 @@ def prune_models(
 
     Only those of the table that this program fetched, and those named in `also`. `dry_run` removes nothing.
 
-    Raises InputError for a `max_gb` that is no size, CacheError when one could not be removed.
+    Raises InputError for a `max_gb` that is no size, ModelNotFound for one of `also` that is not in the cache,
+    CacheError when one could not be removed.
     """
     path = _cache_path(config)
+    cached = {model.repo_id for model in cache.list_cached(path, named=also)}
+    if absent := [name for name in also if cache.repo_of(name) not in cached]:
+        raise ModelNotFound(
+            f"{', '.join(map(repr, absent))} is not in the cache, so it cannot go. Nothing was removed."
+        )
     if dry_run:
         return cache.plan_pruning(cache.prunable(path, named=also), max_gb)
     return cache.prune_cache(path, max_gb, named=also)
@@ -111,7 +119,7 @@ def model_path(model_name: str, *, config: ConfigSource = None) -> Path:
     _check_folder(model_name)
     return locate(
         model_name,
-        cache_path=_cache_path(config),
+        cache_path=_resolved(model_name, config).cache_path,
         auto_download=False,
         show_progress=False,
         why_not=f"this fetches nothing: `chroma-mlx models download {model_name}` does",
@@ -119,10 +127,18 @@ def model_path(model_name: str, *, config: ConfigSource = None) -> Path:
 
 
 def _check_folder(model_name: str) -> None:
-    """Raises CheckpointError for a folder of the user's that is not a model's."""
+    """Raises CheckpointError for a folder of the user's that is not a model's, ConfigError for no text."""
+    VectorSettings(model_name=model_name)
     folder = local_folder(model_name)
     if folder is not None:
         try_opening(folder)
+
+
+def _resolved(model_name: str, config: ConfigSource) -> EmbeddingConfig:
+    """The configuration; raises ConfigError for a name that is no text."""
+    settings = resolve(config).config
+    VectorSettings(model_name=model_name)
+    return settings
 
 
 def _cache_path(config: ConfigSource) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hub_cache import put_into_cache
@@ -12,7 +13,7 @@ from hub_server import HubServer
 from small import write_checkpoint
 
 from chroma_mlx import EmbeddingConfig, model_cache
-from chroma_mlx.errors import ConfigError, DownloadError, InputError
+from chroma_mlx.errors import ConfigError, DownloadError, InputError, ModelNotFound
 from chroma_mlx.models.known import KNOWN_MODELS
 
 QWEN, BGE = "qwen3-0.6b-4bit", "bge-small-en-v1.5"
@@ -82,3 +83,16 @@ def test_a_download_makes_room_as_configured_and_keeps_what_it_brought(
         put_into_cache(tmp_path / "hub", repo(QWEN), tmp_path / "checkpoint", used=1.0)
         assert model_cache.download_model(BGE, show_progress=False, config=limited) == folder
         assert {model.name for model in model_cache.list_models(config=config)} == {QWEN, BGE}, "nothing was fetched"
+
+
+@pytest.mark.parametrize("name", [None, 3, Path("folder")])
+@pytest.mark.parametrize("action", ["model_path", "download_model", "verify_model", "remove_model"])
+def test_a_name_that_is_no_text_is_refused(name: Any, action: str) -> None:
+    with pytest.raises(ConfigError, match=r"model_name is .*, which is not allowed"):
+        getattr(model_cache, action)(name)
+
+
+def test_pruning_names_what_is_not_there_and_removes_nothing(tmp_path: Path) -> None:
+    config = EmbeddingConfig(cache_dir=str(tmp_path))
+    with pytest.raises(ModelNotFound, match=r"'missing/one' is not in the cache.*Nothing was removed"):
+        model_cache.prune_models(0, also=["missing/one"], config=config)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -90,13 +89,14 @@ def write_listing(snapshot: Path, listing: Listing) -> None:
 def write_whole(file: Path, text: str) -> None:
     """Writes a file so that nobody ever reads half of it."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=f"{file.name}.", suffix=".tmp")
+    # Not by tempfile, whose files are their owner's alone: a cache may be shared by several accounts.
+    new = file.with_name(f"{file.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+        with new.open("x", encoding="utf-8") as stream:
             stream.write(text)
-        Path(name).replace(file)
+        new.replace(file)
     except BaseException:
-        Path(name).unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
         raise
 
 

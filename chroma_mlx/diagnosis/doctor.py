@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -52,6 +53,8 @@ def examine(source: ConfigSource = None, machine: Machine | None = None) -> Iter
     memory = _guarded("memory", _memory, config, machine)
     yield memory
     yield _guarded("cache", _cache, config, machine)
+    if config.embedding_cache is not None:
+        yield _guarded("vector cache", _vector_cache, config, machine)
     if not check.ok:
         yield Check("model", None, "not examined, since the configuration that names it is not valid")
     elif memory.ok:
@@ -91,6 +94,26 @@ def _platform() -> Check:
         f"{platform.system()} {platform.release()} {platform.machine()}, {chip()}, {cores} cores",
         remedy if translated else None,
     )
+
+
+def _vector_cache(config: EmbeddingConfig, machine: Machine) -> Check:
+    from ..engine.vector_cache import VectorCache
+
+    path = config.embedding_cache_path
+    assert path is not None  # it is examined only where one is set
+    remedy = "Set embedding_cache to a file on a local disk that may be written to, or to null."
+    if not path.exists():
+        parent = next(each for each in path.absolute().parents if each.exists())
+        possible = machine.writable(parent)
+        found = f"{path} is made at first use" if possible else f"{path} cannot be made in {parent}"
+        return Check("vector cache", possible, found, None if possible else remedy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what it would warn of is said here
+        cache = VectorCache(path, int(config.embedding_cache_gb * 1e9))
+        aside = cache.is_aside
+        cache.close()
+    found = f"{path}, {path.stat().st_size / 1e6:.1f} MB" if not aside else f"{path} cannot be used"
+    return Check("vector cache", not aside, found, remedy if aside else None)
 
 
 def _configuration(source: ConfigSource) -> tuple[EmbeddingConfig, Check]:

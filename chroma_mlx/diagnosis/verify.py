@@ -99,7 +99,9 @@ def verify_model(config: EmbeddingConfig, as_name: str | None = None) -> Verific
     bits = bits_of(checkpoint)
     tolerance = next(allowed for least, allowed in TOLERANCES if bits >= least) if reference else None
     pooling = make_fingerprint(function.settings, checkpoint).pooling
-    problems = [*pooling_problems(recognition, pooling), *similarity_problems(found, reference, tolerance, bits)]
+    differing = similarity_problems(found, reference, tolerance, bits)
+    neighbours = neighbour_problems(alone, documents[0])
+    problems = [*shape_problems(recognition, checkpoint), *pooling_problems(recognition, pooling), *differing]
     family = FAMILIES.get(recognition.source or "")
     if problems and family is not None and recognition.how == "shape":
         problems.append(f"it was taken for {family.name} by its shape: if it is another model, pass `--as none`")
@@ -114,9 +116,9 @@ def verify_model(config: EmbeddingConfig, as_name: str | None = None) -> Verific
         tolerance=tolerance,
         reference=reference.source if reference else None,
         published=reference is not None and reference.published,
-        held=_held(reference, tolerance),
+        held=_held(reference, tolerance, similar=not differing, steady=not neighbours),
         not_held=() if reference else _not_held(recognition),
-        problems=(*problems, *neighbour_problems(alone, documents[0])),
+        problems=(*problems, *neighbours),
     )
 
 
@@ -145,6 +147,23 @@ def neighbour_problems(alone: Matrix, together: Matrix) -> list[str]:
     return [] if cosine >= NEIGHBOURS else [f"a text has a cosine of {cosine:.3f} with itself among others in a batch"]
 
 
+def shape_problems(recognition: Recognition, checkpoint: Checkpoint) -> list[str]:
+    """Whether the files are of another architecture or size than the recognised model's."""
+    family = FAMILIES.get(recognition.source or "")
+    if family is None:
+        return []
+    config = checkpoint.config
+    return [
+        f"its {what} is {found!r}, and that of {family.name} {own!r}: it is another model"
+        for what, found, own in (
+            ("architecture", config.get("model_type"), family.architecture),
+            ("hidden size", config.get("hidden_size"), family.hidden_size),
+            ("number of layers", config.get("num_hidden_layers"), family.layers),
+        )
+        if found != own
+    ]
+
+
 def pooling_problems(recognition: Recognition, pooling: str) -> list[str]:
     """Whether the vectors are pooled in another way than the recognised model's."""
     family = FAMILIES.get(recognition.source or "")
@@ -156,12 +175,16 @@ def pooling_problems(recognition: Recognition, pooling: str) -> list[str]:
     ]
 
 
-def _held(reference: Reference | None, tolerance: float | None) -> tuple[str, ...]:
-    same = "a text has the same vector alone and in a batch"
-    if reference is None:
-        return ("each question is nearer to its own answer", same)
-    kind = "published" if reference.published else "stored"
-    return (f"the {kind} similarities ({reference.source}), within {tolerance}", same)
+def _held(reference: Reference | None, tolerance: float | None, *, similar: bool, steady: bool) -> tuple[str, ...]:
+    held = []
+    if similar and reference is None:
+        held.append("each question is nearer to its own answer")
+    elif similar and reference is not None:
+        kind = "published" if reference.published else "stored"
+        held.append(f"the {kind} similarities ({reference.source}), within {tolerance}")
+    if steady:
+        held.append("a text has the same vector alone and in a batch")
+    return tuple(held)
 
 
 def _not_held(recognition: Recognition) -> tuple[str, ...]:

@@ -54,6 +54,15 @@ def make_plan(settings: VectorSettings, model: Model, kind: Kind) -> Plan:
     prompt = meaning.prompts[kind]
     # A prompt that is not to be pooled is left out of a mean; the last token is behind it anyway.
     tokens = model.tokenizer.prompt_tokens(prompt)
+    given = settings.query_instruction if kind == "query" else settings.document_instruction
+    full = len(tokens) + model.tokenizer.closing_tokens >= meaning.max_tokens
+    # A checkpoint whose own prompt fills its own limit is computed as its makers do.
+    if prompt and full and (given is not None or settings.max_tokens is not None):
+        raise ConfigError(
+            f"The instruction before a {kind} has {len(tokens)} tokens, and max_tokens is {meaning.max_tokens}, so "
+            f"nothing would be left of any {kind}. Shorten {kind}_instruction, or raise max_tokens if the model "
+            "allows more."
+        )
     skip = 0 if model.checkpoint.declared.include_prompt else len(tokens)
     return Plan(
         prompt=prompt,

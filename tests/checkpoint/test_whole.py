@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import shutil
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,7 @@ from small import CHECKPOINTS, write_checkpoint
 from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.checkpoint.cache import list_cached
 from chroma_mlx.checkpoint.download import ATTEMPTS, download
+from chroma_mlx.checkpoint.listing import write_whole
 from chroma_mlx.checkpoint.locate import locate
 from chroma_mlx.checkpoint.snapshot import find_cached, find_snapshot
 from chroma_mlx.engine.model import unload_models
@@ -273,3 +276,13 @@ def note_branch(cache: Path, server: HubServer) -> None:
     ref = cache / "models--someone--some-model" / "refs" / "main"
     ref.parent.mkdir(exist_ok=True)
     ref.write_text(server.commit, encoding="utf-8")
+
+
+def test_what_a_download_writes_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        write_whole(tmp_path / "refs" / "main", "text")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "refs" / "main").stat().st_mode) == 0o644
+    assert [file.name for file in (tmp_path / "refs").iterdir()] == ["main"]

@@ -95,7 +95,7 @@ def test_neither_an_empty_name_nor_a_folder_without_a_checkpoint_is_a_model(
     assert main(["models", action, name]) == 1
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert ("is not a checkpoint: it has no config.json" if name.strip() else "There is no model '") in printed.err
+    assert ("is not a checkpoint: it has no config.json" if name.strip() else "model_name is '") in printed.err
 
 
 def test_verify_says_of_the_model_inside_the_package_what_tests_it(capsys: pytest.CaptureFixture[str]) -> None:

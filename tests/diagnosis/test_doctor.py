@@ -223,3 +223,20 @@ def test_a_mac_without_sysctl_has_an_unknown_chip() -> None:
 def test_a_mode_without_a_model_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHROMA_MLX_MODE", "mock")
     assert {check.name: check for check in examine()}["model"].found == "mode mock uses none"
+
+
+def test_a_vector_cache_that_is_another_file_is_bad(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    check = examined("builtin", embedding_cache=tmp_path / "notes.txt")["vector cache"]
+
+    assert not check.ok
+    assert "which is no vector cache: it is no database of SQLite" in check.found
+    assert (tmp_path / "notes.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_a_vector_cache_that_cannot_be_made_is_bad_and_one_that_can_is_not_made(tmp_path: Path) -> None:
+    file = tmp_path / "vectors.sqlite"
+    assert examined("builtin", embedding_cache=file)["vector cache"].found == f"{file} is made at first use"
+    assert not file.exists()
+    assert not examined("builtin", embedding_cache=file, writable=lambda _: False)["vector cache"].ok
+    assert "vector cache" not in examined("builtin")

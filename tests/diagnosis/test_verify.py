@@ -157,3 +157,18 @@ def test_the_command_says_what_it_took_a_folder_for_and_what_it_could_not_hold(
 
     assert main(["verify", str(folder), "--as", "all-minilm-l6-v2"]) == 1
     assert "Wrong: a similarity is 0.1025 off" in capsys.readouterr().out
+
+
+def test_a_model_of_another_shape_than_it_is_said_to_be_is_wrong() -> None:
+    result = verify_model(EmbeddingConfig(model_name="builtin"), "multilingual-e5-small")
+
+    assert result.verdict == "wrong"
+    assert result.problems[0].startswith("its architecture is 'qwen3', and that of multilingual-e5-small 'bert'")
+    assert any(problem.startswith("its hidden size is 256") for problem in result.problems)
+
+
+def test_what_failed_is_not_said_to_hold() -> None:
+    result = verify_model(EmbeddingConfig(model_name="builtin"), "all-minilm-l6-v2")
+
+    assert result.verdict == "wrong"
+    assert result.held == ("a text has the same vector alone and in a batch",)

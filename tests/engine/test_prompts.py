@@ -14,6 +14,7 @@ from chroma_mlx.engine.encoder import Encoder
 from chroma_mlx.engine.plan import make_plan
 from chroma_mlx.engine.prompts import KEPT_TOKENS, LONGEST_PROMPT, Prompts, shared_tokens
 from chroma_mlx.engine.tokens import TokenIds
+from chroma_mlx.errors import ConfigError
 from chroma_mlx.settings import MachineSettings, VectorSettings
 
 Vectors = npt.NDArray[np.float32]
@@ -79,12 +80,28 @@ def test_the_first_query_gets_the_vector_of_every_later_one(tmp_path: Path) -> N
         np.testing.assert_array_equal(one.encode(["why is the sky blue"], "query"), first)
 
 
-@pytest.mark.parametrize("limit", [1, 2, 10, 94, 95, 96, 110])
-def test_a_prompt_that_a_limit_cuts_changes_no_vector(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = encoder(CHECKPOINTS / "official-float32", query_instruction=PROMPT, max_tokens=limit + 1)
+@pytest.mark.parametrize("missing", [1, 2, 10, 50])
+def test_an_instruction_that_leaves_no_room_for_a_text_is_refused(missing: int) -> None:
+    tokens = len(encoder(CHECKPOINTS / "official-float32").load().tokenizer.prompt_tokens(PROMPT))
+    one = encoder(CHECKPOINTS / "official-float32", query_instruction=PROMPT, max_tokens=tokens + 2 - missing)
+    with pytest.raises(ConfigError, match=rf"before a query has {tokens} tokens, .* Shorten query_instruction"):
+        one.encode(["a text"], "query")
+    assert one.encode(["a text"], "document").shape == (1, one.load().dimension)
+
+
+def test_an_instruction_beyond_the_models_own_limit_is_refused() -> None:
+    one = encoder("builtin", document_instruction="Given a web search query, retrieve " * 200)
+    with pytest.raises(ConfigError, match="nothing would be left of any document"):
+        one.encode(["a text"], "document")
+
+
+@pytest.mark.parametrize("room", [1, 2, 3, 16])
+def test_a_text_that_a_limit_cuts_behind_a_prompt_changes_no_vector(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    tokens = len(encoder(CHECKPOINTS / "official-float32").load().tokenizer.prompt_tokens(PROMPT))
+    one = encoder(CHECKPOINTS / "official-float32", query_instruction=PROMPT, max_tokens=tokens + 1 + room)
     texts = ["short", "a text that is longer than what the limit leaves of it", ""]
     worst = float(np.abs(one.encode(texts, "query") - without_reuse(monkeypatch, one, texts)).max())
-    assert worst < SAME, f"limit {limit}: differs by {worst:.1e}"
+    assert worst < SAME, f"room for {room}: differs by {worst:.1e}"
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
