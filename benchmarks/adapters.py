@@ -80,7 +80,7 @@ class Ours(Peer):
                 self.computed += batch.ids.size
                 self.unasked += 0 if batch.wanted is None else batch.ids.size - batch.wanted.size
                 rows = [group.every for group in batch.groups]
-                self.places += sum(len(each.keys) * each.places.shape[1] for each in rows)  # G * R
+                self.places += sum(len(each.keys) * each.positions.shape[1] for each in rows)  # G * R
                 return encoder(batch)
 
         object.__setattr__(model, "encoder", Counting())

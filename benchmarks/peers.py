@@ -14,7 +14,7 @@ from venvs import Environment
 from workloads import make_workloads, write_workloads
 
 OURS = "this project"
-LONGEST_S, QUICK_LONGEST_S = 300.0, 15.0
+LONGEST_S, QUICK_LONGEST_S = 180.0, 15.0
 SAME = 0.9  # below this cosine a peer computes something else
 PROBE = 8
 EVERY = ("0.6b", "builtin", "minilm")

@@ -44,11 +44,14 @@ DESCRIBE = {"peers": peers_report.describe, **{name: module.describe for name, m
 ROUNDS = 2
 WORKLOADS = ("short", "mix", "full", "query")
 RESULTS = HERE / "results"
+LAST = RESULTS / "last.json"
 
 
 def main() -> None:
     options = _arguments()
     results: dict[str, Any] = {"machine": machine(), "quick": options.quick, "device": options.device}
+    if options.write:
+        results = {**_kept(results), **results}
     print(machine_line(results["machine"]), flush=True)
     with tempfile.TemporaryDirectory(prefix="chroma-mlx-benchmark-") as scratch:
         folder = str(Path(scratch) / "0.6b")
@@ -67,12 +70,22 @@ def main() -> None:
 
 def _save(results: dict[str, Any], options: argparse.Namespace) -> None:
     """Writes the figures so far to the files that are asked for."""
-    text = json.dumps(results, indent=1) + "\n"
     if options.json:
-        options.json.write_text(text)
+        options.json.write_text(_as_json(results))
     if options.write:
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / "last.json").write_text(text)
+        LAST.write_text(_as_json(results))
+
+
+def _kept(results: dict[str, Any]) -> dict[str, Any]:
+    """The sections of the last results that were measured on this machine with these versions."""
+    last = json.loads(LAST.read_text()) if LAST.exists() else {}
+    same = all(last.get(key) == results[key] for key in ("machine", "device"))
+    return last if same else {}
+
+
+def _as_json(results: dict[str, Any]) -> str:
+    return json.dumps(results, indent=1) + "\n"
 
 
 def _measure(name: str, folder: str, scratch: Path, options: argparse.Namespace, results: dict[str, Any]) -> Any:

@@ -15,7 +15,7 @@ too late it therefore reads what `libmlx.so` is bound to, and warns unless that 
 
 from .choice import BlasInfo, SlowBLASWarning, load_fast_blas, open_library
 from .linker import Unavailable, bound_library, global_library
-from .threads import use_threads_for
+from .threads import most_threads, use_threads_for
 
 __all__ = [
     "BlasInfo",
@@ -24,6 +24,7 @@ __all__ = [
     "bound_library",
     "global_library",
     "load_fast_blas",
+    "most_threads",
     "open_library",
     "use_threads_for",
 ]

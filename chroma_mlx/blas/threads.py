@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 from collections.abc import Callable
 from typing import Final
 
@@ -31,6 +32,12 @@ def use_threads_for(flops: float) -> None:
     if setting is not None:
         set_threads, most = setting
         set_threads(most if flops >= FLOPS_WORTH_ALL_THREADS else 1)
+
+
+def most_threads() -> int:
+    """How many threads large work may use: the library's own number, that of the cores where it has none."""
+    setting = _setting()
+    return (os.cpu_count() or 1) if setting is None else setting[1]
 
 
 @functools.cache

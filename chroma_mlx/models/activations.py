@@ -20,7 +20,7 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from .host import BLOCK, view
+from .host import BLOCK, in_blocks, view
 from .weights import Weights
 
 # Of the tanh form (https://arxiv.org/abs/1606.08415, section 2).
@@ -80,15 +80,18 @@ def host_swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """swiglu of float32 arrays through NumPy. The memory of `gate` is used up."""
     mx.eval(gate, up)
     whole, factors = view(gate).reshape(-1), view(up).reshape(-1)
-    for start in range(0, whole.size, BLOCK):
-        x, factor = whole[start : start + BLOCK], factors[start : start + BLOCK]
+
+    def job(block: slice) -> None:
+        x = whole[block]
         sigmoid = np.negative(x)
         # exp overflows to inf below -88, where 1 / (1 + inf) is the right 0.
         with np.errstate(over="ignore"):
             np.exp(sigmoid, out=sigmoid)
         sigmoid += 1.0
         x /= sigmoid
-        x *= factor
+        x *= factors[block]
+
+    in_blocks(job, whole.size, BLOCK)
     return gate
 
 
@@ -113,10 +116,12 @@ def host_geglu(gate: mx.array, up: mx.array) -> mx.array:
     """gelu(gate) * up in the tanh form, of float32 arrays of one shape. The memory of `gate` is used up."""
     mx.eval(gate, up)
     x, factor = view(gate).reshape(-1), view(up).reshape(-1)
-    for start in range(0, x.size, BLOCK):
-        part = slice(start, start + BLOCK)
-        _tanh_form(x[part])
-        x[part] *= factor[part]
+
+    def job(block: slice) -> None:
+        _tanh_form(x[block])
+        x[block] *= factor[block]
+
+    in_blocks(job, x.size, BLOCK)
     return gate
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -13,14 +12,13 @@ import numpy.typing as npt
 
 from .batch import Batch, Ints, KeysValues, Rows
 from .host import softmax
+from .placing import Placing
 
 # Without a fused kernel the scores of G * N * queries * keys are held as float32. Queries are taken in
 # blocks whose scores fit these bytes, so memory is bounded at any length, and of at most so many queries: of a
 # causal text the keys behind a block's last query are not computed, so that half are left out in the limit.
 MAX_SCORE_BYTES: Final = 32 * 2**20
 MAX_BLOCK: Final = 256
-
-Form = Callable[[mx.array, Rows], mx.array]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,11 +55,6 @@ class Sight:
         return hidden if hidden.any() else None
 
 
-def plain(heads: mx.array, rows: Rows) -> mx.array:
-    """Heads as they are."""
-    return heads
-
-
 def attend(
     batch: Batch,
     q: mx.array,
@@ -74,21 +67,26 @@ def attend(
     sight: Sight,
     host: bool,
     last: bool,
-    query_form: Form = plain,
-    key_form: Form = plain,
+    placing: tuple[Placing, Placing] | None = None,
     prefix: KeysValues | None = None,
 ) -> mx.array:
     """What each token gathers from its text, a group of texts at a time.
 
     q: (n, heads * D), of all tokens, or in the `last` layer of the wanted, as `batch.take` gives them; k, v:
-    (T, key_heads * D). The forms turn heads, (G, heads, R, D), into what is compared: normalised, at their
-    positions. `prefix` are this layer's keys and values before every text. Returns (n, heads * D).
+    (T, key_heads * D). `placing` turns queries and keys into what is compared; the memory of both may be used up.
+    `prefix` are this layer's keys and values before every text. Returns (n, heads * D).
     """
+    if placing is not None:
+        if host:
+            mx.eval(q, k)
+        q, k = placing[0].on_list(q, batch, last=last), placing[1].on_list(k, batch, last=False)
     parts = []
     for group in batch.groups:
         rows, every = group.wanted if last else group.every, group.every
-        queries = query_form(rows.heads(q, heads), rows)  # (G, N, R, D)
-        keys, values = key_form(every.heads(k, key_heads), every), every.heads(v, key_heads)  # (G, K, R, D)
+        queries, keys = rows.heads(q, heads), every.heads(k, key_heads)  # (G, N, R, D), (G, K, R, D)
+        if placing is not None:
+            queries, keys = placing[0].on_rows(queries, rows), placing[1].on_rows(keys, every)
+        values = every.heads(v, key_heads)  # (G, K, R, D)
         if batch.kept is not None:
             batch.kept.append((keys, values))
         if prefix is not None:

@@ -10,7 +10,7 @@ Shapes: B texts, G of a group, T tokens of all, n of those asked for, R tokens i
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 import mlx.core as mx
@@ -133,6 +133,14 @@ class Batch:
     wanted: mx.array | None = None
     prefix: Prefix | None = None
     kept: list[KeysValues] | None = None
+    _tables: dict[Hashable, Any] = field(default_factory=dict)
+
+    def kept_table(self, key: Hashable, make: Callable[[Ints], M]) -> M:
+        """What `make` gives for the positions, kept for the next layer that asks for `key`."""
+        if key not in self._tables:
+            self._tables[key] = make(self.positions)
+        found: M = self._tables[key]
+        return found
 
     def take(self, x: mx.array, *, last: bool) -> mx.array:
         """Of all tokens, (T, …), those a layer has to go on with: behind the `last` only the wanted, (n, …)."""

@@ -15,7 +15,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import mlx.core as mx
@@ -23,7 +22,8 @@ import mlx.core as mx
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import choose_geglu
 from .attention import Sight, attend
-from .batch import Batch, Rows
+from .batch import Batch
+from .placing import Placing
 from .weights import Weights
 
 IGNORABLE: Final = re.compile(r"(.*\.)?lm_head\..*|.*rotary_emb.*\.inv_freq")
@@ -197,13 +197,22 @@ class _Attention:
     def __init__(self, config: Config, weights: Weights, at: str, kind: str) -> None:
         self.config, self.host = config, weights.host
         self.sight = Sight(before=config.reach, after=config.reach) if kind == SLIDING else Sight()
-        self.base, self.position_scale = config.rope[kind]
+        base, scale = config.rope[kind]
         self.q_proj = weights.linear(f"{at}q_proj")
         self.k_proj = weights.linear(f"{at}k_proj")
         self.v_proj = weights.linear(f"{at}v_proj")
         self.o_proj = weights.linear(f"{at}o_proj")
-        self.q_norm = _Norm(weights, f"{at}q_norm", config.rms_norm_eps)
-        self.k_norm = _Norm(weights, f"{at}k_norm", config.rms_norm_eps)
+        queries, keys = (
+            Placing(
+                weight=_stored_less_one(weights, f"{at}{name}"),
+                eps=config.rms_norm_eps,
+                base=base,
+                scale=scale,
+                host=weights.host,
+            )
+            for name in ("q_norm", "k_norm")
+        )
+        self.placing = (queries, keys)
 
     def __call__(self, x: mx.array, batch: Batch, *, last: bool) -> mx.array:
         """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
@@ -219,24 +228,23 @@ class _Attention:
             sight=self.sight,
             host=self.host,
             last=last,
-            query_form=partial(self._place, self.q_norm),
-            key_form=partial(self._place, self.k_norm),
+            placing=self.placing,
         )
         return self.o_proj(mixed)  # (n, N * D) to (n, H)
-
-    def _place(self, norm: _Norm, x: mx.array, rows: Rows) -> mx.array:
-        """x: (G, heads, R, D) of `rows`. Returns it normalised and rotated to its positions."""
-        width, scale, offset = self.config.head_dim, self.position_scale, rows.offset
-        return mx.fast.rope(norm(x), width, traditional=False, base=self.base, scale=scale, offset=offset)
 
 
 class _Norm:
     """An RMS norm whose weight is stored less one."""
 
     def __init__(self, weights: Weights, path: str, eps: float) -> None:
-        # In float32, as the reference adds and multiplies: bfloat16 would round most of the stored weight away.
-        self.weight, self.eps = 1.0 + weights.vector(f"{path}.weight").astype(mx.float32), eps
+        self.weight, self.eps = _stored_less_one(weights, path), eps
 
     def __call__(self, x: mx.array) -> mx.array:
         """x: (…, width). Same shape."""
         return mx.fast.rms_norm(x, self.weight, self.eps).astype(x.dtype)
+
+
+def _stored_less_one(weights: Weights, path: str) -> mx.array:
+    """The weight of an RMS norm: in float32, as the reference adds and multiplies, since bfloat16 would round most of
+    what is stored away."""
+    return 1.0 + weights.vector(f"{path}.weight").astype(mx.float32)

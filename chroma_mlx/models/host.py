@@ -1,41 +1,102 @@
-"""Exponentials through NumPy, for CPUs on which MLX computes them one element at a time.
+"""Element-wise work through NumPy, for CPUs on which MLX does it one element at a time, on one core.
 
 Outside of macOS, MLX's CPU backend has no vector instructions for exp and what is built on it: 12 ns an
 element, so that a feed-forward's activation takes longer than its matrix products. NumPy's exp takes 1 to
-3 ns. Both share the memory: an evaluated array is seen by NumPy without a copy, and may be written to
-(https://ml-explore.github.io/mlx/build/html/usage/numpy.html). Runs on the MLX thread only.
+3 ns, in blocks that stay in a core's cache, and all cores take part. Both share the memory: an evaluated
+array is seen by NumPy without a copy, and may be written to
+(https://ml-explore.github.io/mlx/build/html/usage/numpy.html). Runs on the MLX thread only, but for the
+blocks that other threads take.
 """
 
 from __future__ import annotations
 
+import itertools
+import queue
+import threading
+from collections.abc import Callable
 from typing import Final
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-# Elements at a time, so that a pass finds what the pass before it wrote in the processor's cache.
+from ..blas import most_threads
+
+Floats = npt.NDArray[np.float32]
+
+# Elements at a time, so that a pass finds what the pass before it wrote in the core's cache. Threads hand Python's
+# lock to one another with every pass, so half as many take longer on two cores.
 BLOCK: Final = 128 * 1024
 
+_jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+_helpers = 0
 
-def softmax(scores: mx.array, mask: npt.NDArray[np.float32] | None) -> mx.array:
+
+def view(array: mx.array) -> Floats:
+    """The memory of an evaluated array."""
+    return np.asarray(array)
+
+
+def in_blocks(job: Callable[[slice], None], length: int, step: int) -> None:
+    """Calls `job` with every `step` of `length`, on as many threads as the BLAS has; one block here, at once.
+
+    A thread takes the next block when it is done with one, and this one too: where the other cores are busy
+    with something else, nobody waits for them. The first error of a block is raised when all are done.
+    """
+    blocks = [slice(start, min(start + step, length)) for start in range(0, length, step)]
+    if len(blocks) == 1 or most_threads() == 1:
+        for block in blocks:
+            job(block)
+        return
+    taken, finished, all_done = itertools.count(), itertools.count(1), threading.Event()
+    errors: list[BaseException] = []
+
+    def work() -> None:
+        while (index := next(taken)) < len(blocks):
+            try:
+                job(blocks[index])
+            except BaseException as error:
+                errors.append(error)
+            if next(finished) == len(blocks):
+                all_done.set()
+
+    for _ in range(min(_start_helpers(), len(blocks) - 1)):
+        _jobs.put(work)
+    work()
+    all_done.wait()
+    if errors:
+        raise errors[0]
+
+
+def _start_helpers() -> int:
+    """The threads beside this one. Daemons: they work only while the MLX thread waits for them."""
+    global _helpers
+    while _helpers < most_threads() - 1:
+        threading.Thread(target=_help, name="chroma-mlx-host", daemon=True).start()
+        _helpers += 1
+    return _helpers
+
+
+def _help() -> None:
+    while True:
+        _jobs.get()()
+
+
+def softmax(scores: mx.array, mask: Floats | None) -> mx.array:
     """softmax over the last axis of float32 scores, (G, N, Q, S), written over them.
 
     mask: what is added, broadcasting: 0, or minus infinity where a key is not seen. Every row must see a key.
     """
     mx.eval(scores)
     whole = view(scores)
-    heads = max(1, BLOCK // (whole[:, :1].size))
-    for start in range(0, whole.shape[1], heads):
-        x = whole[:, start : start + heads]
+
+    def job(heads: slice) -> None:
+        x = whole[:, heads]
         if mask is not None:
             x += mask
         x -= x.max(axis=-1, keepdims=True)
         np.exp(x, out=x)
         x /= x.sum(axis=-1, keepdims=True)
+
+    in_blocks(job, whole.shape[1], max(1, BLOCK // whole[:, :1].size))
     return scores
-
-
-def view(array: mx.array) -> npt.NDArray[np.float32]:
-    """The memory of an evaluated array."""
-    return np.asarray(array)

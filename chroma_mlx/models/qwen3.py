@@ -13,7 +13,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import mlx.core as mx
@@ -21,7 +20,8 @@ import mlx.core as mx
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import choose_swiglu
 from .attention import Sight, attend
-from .batch import Batch, KeysValues, Rows
+from .batch import Batch, KeysValues
+from .placing import Placing
 from .weights import Weights
 
 # The logits' matrix, and rotary tables that old checkpoints carry.
@@ -187,8 +187,17 @@ class _Attention:
         self.k_proj = weights.linear(f"{at}k_proj", bias=bias)
         self.v_proj = weights.linear(f"{at}v_proj", bias=bias)
         self.o_proj = weights.linear(f"{at}o_proj", bias=bias)
-        self.q_norm = weights.vector(f"{at}q_norm.weight")
-        self.k_norm = weights.vector(f"{at}k_norm.weight")
+        queries, keys = (
+            Placing(
+                weight=weights.vector(f"{at}{name}.weight"),
+                eps=config.rms_norm_eps,
+                base=config.rope_theta,
+                scale=config.rope_scale,
+                host=weights.host,
+            )
+            for name in ("q_norm", "k_norm")
+        )
+        self.placing = (queries, keys)
 
     def __call__(self, x: mx.array, batch: Batch, prefix: KeysValues | None, *, last: bool) -> mx.array:
         """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
@@ -204,14 +213,7 @@ class _Attention:
             sight=self.sight,
             host=self.host,
             last=last,
-            query_form=partial(self._place, self.q_norm),
-            key_form=partial(self._place, self.k_norm),
+            placing=self.placing,
             prefix=prefix,
         )
         return self.o_proj(mixed)  # (n, N * D) to (n, H)
-
-    def _place(self, norm: mx.array, x: mx.array, rows: Rows) -> mx.array:
-        """x: (G, heads, R, D) of `rows`. Returns it normalised and rotated to its positions."""
-        c = self.config
-        x = mx.fast.rms_norm(x, norm, c.rms_norm_eps)
-        return mx.fast.rope(x, c.head_dim, traditional=False, base=c.rope_theta, scale=c.rope_scale, offset=rows.offset)

@@ -1,0 +1,106 @@
+"""Element-wise work through NumPy: blocks on several threads, and heads at their positions."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+
+from chroma_mlx.engine.mlx_thread import mlx_thread
+
+
+def host(threads: int, monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
+    """The module host, as on a machine with so many cores."""
+    from chroma_mlx.models import host as module
+
+    monkeypatch.setattr(module, "most_threads", lambda: threads)
+    return module
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("length", [1, 7, 8, 9, 1000])
+def test_every_place_is_in_one_block(threads: int, length: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = np.zeros(length, dtype=int)
+
+    def job(block: slice) -> None:
+        seen[block] += 1
+
+    mlx_thread.run(lambda: host(threads, monkeypatch).in_blocks(job, length, 8))
+    assert (seen == 1).all()
+
+
+def test_blocks_run_on_several_threads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(3, timeout=30)
+    mlx_thread.run(lambda: host(3, monkeypatch).in_blocks(lambda block: together.wait(), 3, 1))
+
+
+def test_one_block_stays_on_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[str] = []
+    mlx_thread.run(
+        lambda: host(4, monkeypatch).in_blocks(lambda block: names.append(threading.current_thread().name), 5, 8)
+    )
+    assert names == ["chroma-mlx"]
+
+
+def test_nobody_waits_for_a_core_that_is_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    free = threading.Event()
+
+    def work() -> list[int]:
+        module = host(2, monkeypatch)
+        for _ in range(10):  # more than there are helpers, whichever tests ran before
+            module._jobs.put(free.wait)
+        done: list[int] = []
+        module.in_blocks(lambda block: done.append(block.start), 6, 1)
+        return done
+
+    try:
+        assert mlx_thread.run(work) == [0, 1, 2, 3, 4, 5]
+    finally:
+        free.set()
+
+
+def test_an_error_in_a_block_is_raised_when_all_are_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[int] = []
+
+    def job(block: slice) -> None:
+        if block.start == 1:
+            raise MemoryError("no room")
+        done.append(block.start)
+
+    with pytest.raises(MemoryError, match="no room"):
+        mlx_thread.run(lambda: host(2, monkeypatch).in_blocks(job, 5, 1))
+    assert sorted(done) == [0, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("base", "scale"), [(10_000.0, 1.0), (1_000_000.0, 0.25)])
+@pytest.mark.parametrize("last", [False, True])
+def test_heads_are_placed_on_the_list_as_in_rows(base: float, scale: float, last: bool) -> None:
+    """Against MLX's own norm and rotation, over three texts, the longest of several blocks."""
+    lengths, heads, width = [700, 3, 40], 4, 64
+
+    def compare() -> float:
+        import mlx.core as mx
+
+        from chroma_mlx.models.batch import make_batch
+        from chroma_mlx.models.placing import Placing
+
+        wanted = np.array(lengths, dtype=np.int32) - 1
+        chance = np.random.default_rng(0)
+        weight = mx.array(chance.uniform(0.5, 2.0, width).astype(np.float32))
+        with mx.stream(mx.Device(mx.DeviceType.cpu)):
+            batch = make_batch([np.zeros(n, dtype=np.int32) for n in lengths], padding=0, wanted=wanted)
+            count = len(lengths) if last else sum(lengths)
+            x = mx.array(chance.standard_normal((count, heads * width)).astype(np.float32))
+            on_host, on_gpu = (
+                Placing(weight=weight, eps=1e-6, base=base, scale=scale, host=host) for host in (True, False)
+            )
+            want = []
+            for group in batch.groups:
+                rows = group.wanted if last else group.every
+                want.append(np.array(rows.merge(on_gpu.on_rows(rows.heads(x, heads), rows))))
+            got = np.array(on_host.on_list(mx.array(x), batch, last=last))
+        return float(np.abs(got - np.concatenate(want)).max())
+
+    worst = mlx_thread.run(compare)
+    assert worst < 3e-4, f"differs by {worst:.1e}"  # MLX's angles of 700 are 1e-4 off in float32
