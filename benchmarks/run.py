@@ -103,7 +103,7 @@ def _measure(name: str, folder: str, scratch: Path, options: argparse.Namespace,
         replace(each, counts={name: count for name, count in each.counts.items() if name in options.workloads})
         for each in subjects
     ]
-    return peers.measure(
+    found = peers.measure(
         subjects,
         chosen,
         environments,
@@ -112,6 +112,7 @@ def _measure(name: str, folder: str, scratch: Path, options: argparse.Namespace,
         device=options.device,
         rounds=1 if options.quick else options.rounds,
     )
+    return {**results.get("peers", {}), **found}  # beside the models that were kept
 
 
 def _arguments() -> argparse.Namespace:
