@@ -66,6 +66,11 @@ def _compiled(function: F) -> F:
     return compiled
 
 
+def compiled_functions() -> int:
+    """How many functions MLX has compiled here: one for each activation in use, whatever shapes it was given."""
+    return _compiled.cache_info().currsize
+
+
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """By MLX's own operations, of arrays of one shape."""
     return gate * mx.sigmoid(gate) * up
