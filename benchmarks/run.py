@@ -49,6 +49,9 @@ LAST = RESULTS / "last.json"
 
 def main() -> None:
     options = _arguments()
+    if options.show:
+        show(json.loads(LAST.read_text()))
+        return
     results: dict[str, Any] = {"machine": machine(), "quick": options.quick, "device": options.device}
     if options.write:
         results = {**_kept(results), **results}
@@ -67,6 +70,14 @@ def main() -> None:
             print(f"\n## {name} ({time.perf_counter() - began:.0f} s)\n\n{describe(found)}", flush=True)
     if options.write:
         chart.write_charts(results, RESULTS)
+
+
+def show(results: dict[str, Any]) -> None:
+    """Prints results as Markdown, section by section."""
+    print(machine_line(results["machine"]))
+    for name in (name for name in SECTIONS if name in results):
+        describe: Callable[[Any], str] = DESCRIBE[name]
+        print(f"\n### {name}\n\nMeasured at {results['commits'][name]}.\n\n{describe(results[name])}")
 
 
 def _save(results: dict[str, Any], options: argparse.Namespace) -> None:
@@ -174,6 +185,7 @@ def _arguments() -> argparse.Namespace:
         help="where the peers' environments are made and kept",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
+    parser.add_argument("--show", action="store_true", help="print results/last.json as Markdown, and measure nothing")
     parser.add_argument("--write", action="store_true", help="also write results/last.json and the charts beside it")
     options = parser.parse_args()
     if options.quick and options.write:
