@@ -17,7 +17,7 @@ from products import mlx_product_rate, torch_product_rate
 from workloads import INSTRUCTION
 
 Vectors = npt.NDArray[np.float32]
-BATCH = 8  # of the plain loops: texts in input order, padded to the longest
+BATCH = 8  # of the plain loops as users write them: texts in input order, padded to the longest
 
 
 class Peer(Protocol):
@@ -98,14 +98,16 @@ class Ours(Peer):
 class MLXLoop(Peer):
     """A model of mlx-lm or mlx-embeddings in the loop that users write, on MLX as it comes or on our BLAS."""
 
-    def __init__(self, folder: str, *, device: str, limit: int, load_with: Any, fast: bool = False) -> None:
+    def __init__(
+        self, folder: str, *, device: str, limit: int, load_with: Any, fast: bool = False, batch: int = BATCH
+    ) -> None:
         if fast:
             _give_fast_blas()
         import mlx.core as mx
         from tokenizers import Tokenizer
 
         mx.set_default_device(mx.gpu if device == "gpu" else mx.cpu)
-        self.device, self._limit = device, limit
+        self.device, self._batch = device, batch
         self._tokenizer = Tokenizer.from_file(str(Path(folder) / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(limit)
@@ -116,8 +118,8 @@ class MLXLoop(Peer):
 
         rows = [encoding.ids for encoding in self._tokenizer.encode_batch([instruction + text for text in texts])]
         parts = []
-        for first in range(0, len(rows), BATCH):
-            batch = rows[first : first + BATCH]
+        for first in range(0, len(rows), self._batch):
+            batch = rows[first : first + self._batch]
             lengths = np.array(list(map(len, batch)))
             ids = np.zeros((len(batch), int(lengths.max())), dtype=np.int32)  # (B, L)
             for place, row in enumerate(batch):
@@ -127,7 +129,7 @@ class MLXLoop(Peer):
         return unit(np.concatenate(parts))
 
     def planned(self, lengths: Sequence[int]) -> int:
-        return padded(lengths, BATCH)
+        return padded(lengths, self._batch)
 
     def product_rate(self) -> float | None:
         return mlx_product_rate() if self.device == "gpu" else None
@@ -199,7 +201,7 @@ class SentenceTransformers(Peer):
         return padded(sorted(lengths, reverse=True), self._batch)
 
     def product_rate(self) -> float | None:
-        return torch_product_rate() if self._device == "cuda" else None
+        return None if self._device == "cpu" else torch_product_rate(self._device)
 
 
 class ChromaFunction(Peer):
@@ -219,7 +221,7 @@ class ChromaFunction(Peer):
         return padded(sorted(lengths, reverse=True), 32)
 
     def product_rate(self) -> float | None:
-        return torch_product_rate() if self._device == "cuda" else None
+        return None if self._device == "cpu" else torch_product_rate(self._device)
 
 
 def _torch_device(device: str) -> str:

@@ -34,7 +34,6 @@ class Subject:
     forms: dict[str, str]
     limit: int
     counts: dict[str, int] = field(default_factory=dict)
-    causal: bool = True
 
     @property
     def flops(self) -> int:
@@ -103,7 +102,7 @@ def _minilm(scratch: Path, given: Path | None, *, quick: bool) -> Subject:
         counts = {"short": 16, "mix": 8, "full": 2, "query": 10}
     title = "MiniLM-L6" if given else "MiniLM-L6 shape"
     forms = {"own": str(folder), "float32": float32}
-    return Subject(name="minilm", title=title, forms=forms, limit=512, counts=counts, causal=False)
+    return Subject(name="minilm", title=title, forms=forms, limit=512, counts=counts)
 
 
 def _unpacked(source: Path, target: Path, **settings: Any) -> str:

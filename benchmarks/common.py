@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.metadata
 import json
@@ -99,6 +100,15 @@ def percentile(values: Iterable[float], percent: float) -> float:
     """The smallest of the values that `percent` of them do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(percent / 100 * len(ordered)) - 1)]
+
+
+@functools.cache
+def commit() -> str:
+    """The commit that is measured, with a + where files are changed since; "" outside of a checkout."""
+    found = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--exclude=*"], cwd=HERE, capture_output=True, text=True
+    )
+    return found.stdout.strip()
 
 
 def product_rate() -> float:

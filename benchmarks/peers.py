@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from checkpoints import Subject
-from common import ChildFailed, in_child, medians
+from common import ChildFailed, commit, in_child, medians
 from venvs import Environment
 from workloads import make_workloads, write_workloads
 
@@ -64,16 +64,18 @@ def _on_cpu() -> list[PeerSpec]:
         for name, kind, models in kinds
         for form in ("packed", "bfloat16", "float32")
     ]
+    # Batches of 8 as users write them, and no padding at all, which is the best for them on a CPU.
     on_our_blas = [
         PeerSpec(
-            name=f"{kind.replace('_', '-')} on our BLAS, float32",
+            name=f"{kind.replace('_', '-')} on our BLAS, float32, batch {batch}",
             kind=kind,
             form="float32",
             environment="mlx",
             models=models,
-            options={"fast": True},
+            options={"fast": True, "batch": batch},
         )
         for _, kind, models in kinds
+        for batch in (1, 8)
     ]
     return [*as_they_come, *on_our_blas, *_torch(batches=(1, 32))]
 
@@ -209,7 +211,7 @@ def _run(peer: PeerSpec, subject: Subject, python: str, folder: Path, device: st
         if peer.name == OURS:
             raise
         return {"reason": f"it failed: {error.reason}"}
-    shared = {key: value for key, value in found.items() if key != "workloads"}
+    shared = {"commit": commit(), **{key: value for key, value in found.items() if key != "workloads"}}
     return {name: {**shared, **figures} for name, figures in found["workloads"].items()}
 
 

@@ -25,7 +25,7 @@ def describe(results: dict[str, Any]) -> str:
             size += "" if "tokens_per_s" in ours else ", the instruction counted with each"
             rounds = f"medians of {len(subject['rounds'])} round(s)"
             rate = f"NumPy's or the GPU's product runs at {ours['gflops']:,.0f} GFLOP/s"
-            parts.append(f"### {subject['title']}, {title}\n\n{size}, {rounds}; {rate}.\n\n{HEAD}")
+            parts.append(f"#### {subject['title']}, {title}\n\n{size}, {rounds}; {rate}.\n\n{HEAD}")
             parts[-1] += "\n" + "\n".join(_row(name, figures, work) for name, figures in subject["peers"].items())
     return "\n\n".join([*parts, _notes(results)])
 

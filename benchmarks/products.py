@@ -19,15 +19,16 @@ def mlx_product_rate() -> float:
     return 2 * SIZE**3 * TIMES / (time.perf_counter() - start) / 1e9
 
 
-def torch_product_rate() -> float:
-    """GFLOP/s of torch's bfloat16 product of SIZE x SIZE on CUDA."""
+def torch_product_rate(device: str) -> float:
+    """GFLOP/s of torch's bfloat16 product of SIZE x SIZE on "cuda" or "mps"."""
     import torch  # type: ignore[import-not-found]  # only in its environment
 
-    left = torch.randn(SIZE, SIZE, device="cuda", dtype=torch.bfloat16)
+    synchronize = getattr(torch, device).synchronize
+    left = torch.randn(SIZE, SIZE, device=device, dtype=torch.bfloat16)
     left @ left
-    torch.cuda.synchronize()
+    synchronize()
     start = time.perf_counter()
     for _ in range(TIMES):
         left @ left
-    torch.cuda.synchronize()
+    synchronize()
     return 2 * SIZE**3 * TIMES / (time.perf_counter() - start) / 1e9

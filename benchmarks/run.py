@@ -25,7 +25,7 @@ import scale
 import start
 import venvs
 from checkpoints import prepare_subjects
-from common import HERE, in_child, machine
+from common import HERE, commit, in_child, machine
 from shape import LAYERS, QUICK_LAYERS
 
 ALONE = {
@@ -49,6 +49,9 @@ LAST = RESULTS / "last.json"
 
 def main() -> None:
     options = _arguments()
+    if options.show:
+        show(json.loads(LAST.read_text()))
+        return
     results: dict[str, Any] = {"machine": machine(), "quick": options.quick, "device": options.device}
     if options.write:
         results = {**_kept(results), **results}
@@ -59,13 +62,22 @@ def main() -> None:
             in_child("shape.write_checkpoint", folder=folder, layers=QUICK_LAYERS if options.quick else LAYERS)
         for name in options.only:
             began = time.perf_counter()
-            results[name] = _measure(name, folder, Path(scratch), options, results)
+            found = _measure(name, folder, Path(scratch), options, results)
+            results[name] = merged(results.get(name, {}), found) if name == "peers" else found
+            results["commits"] = {**results.get("commits", {}), name: commit()}
             _save(results, options)  # after each, since the whole takes long
             describe: Callable[[Any], str] = DESCRIBE[name]
-            text = describe(results[name])
-            print(f"\n## {name} ({time.perf_counter() - began:.0f} s)\n\n{text}", flush=True)
+            print(f"\n## {name} ({time.perf_counter() - began:.0f} s)\n\n{describe(found)}", flush=True)
     if options.write:
         chart.write_charts(results, RESULTS)
+
+
+def show(results: dict[str, Any]) -> None:
+    """Prints results as Markdown, section by section."""
+    print(machine_line(results["machine"]))
+    for name in (name for name in SECTIONS if name in results):
+        describe: Callable[[Any], str] = DESCRIBE[name]
+        print(f"\n### {name}\n\nMeasured at {results['commits'][name]}.\n\n{describe(results[name])}")
 
 
 def _save(results: dict[str, Any], options: argparse.Namespace) -> None:
@@ -84,6 +96,26 @@ def _kept(results: dict[str, Any]) -> dict[str, Any]:
     return last if same else {}
 
 
+def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    """The figures of the section peers with `new` ones in their places: a model's workloads, a peer's workloads.
+
+    Ratios stay those of the round that they were measured in; each has the commit that was measured.
+    """
+    result = {**old, **new}
+    for model in set(old) & set(new):
+        before, now = old[model], new[model]
+        peers_now = {
+            name: figures if "reason" in figures else {**before["peers"].get(name, {}), **figures}
+            for name, figures in now["peers"].items()
+        }
+        for figures in peers_now.values():
+            if "reason" in figures and len(figures) > 1:
+                del figures["reason"]
+        workloads = {**before["workloads"], **now["workloads"]}
+        result[model] = {**now, "workloads": workloads, "peers": {**before["peers"], **peers_now}}
+    return result
+
+
 def _as_json(results: dict[str, Any]) -> str:
     return json.dumps(results, indent=1) + "\n"
 
@@ -95,7 +127,8 @@ def _measure(name: str, folder: str, scratch: Path, options: argparse.Namespace,
     chosen = peers.peers_for(options.device, options.peers)
     names = {peer.environment for peer in chosen} - {""}
     environments = {each: venvs.prepare(each, options.venvs) for each in sorted(names)}
-    results["environments"] = {each: made.packages or made.reason for each, made in environments.items()}
+    versions = {each: made.packages or made.reason for each, made in environments.items()}
+    results["environments"] = {**results.get("environments", {}), **versions}
     subjects = prepare_subjects(
         scratch, options.models, quick=options.quick, device=options.device, minilm=options.minilm
     )
@@ -103,7 +136,7 @@ def _measure(name: str, folder: str, scratch: Path, options: argparse.Namespace,
         replace(each, counts={name: count for name, count in each.counts.items() if name in options.workloads})
         for each in subjects
     ]
-    found = peers.measure(
+    return peers.measure(
         subjects,
         chosen,
         environments,
@@ -112,7 +145,6 @@ def _measure(name: str, folder: str, scratch: Path, options: argparse.Namespace,
         device=options.device,
         rounds=1 if options.quick else options.rounds,
     )
-    return {**results.get("peers", {}), **found}  # beside the models that were kept
 
 
 def _arguments() -> argparse.Namespace:
@@ -153,6 +185,7 @@ def _arguments() -> argparse.Namespace:
         help="where the peers' environments are made and kept",
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
+    parser.add_argument("--show", action="store_true", help="print results/last.json as Markdown, and measure nothing")
     parser.add_argument("--write", action="store_true", help="also write results/last.json and the charts beside it")
     options = parser.parse_args()
     if options.quick and options.write:

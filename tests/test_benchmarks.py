@@ -34,4 +34,6 @@ def test_this_project_is_measured_and_counted(tmp_path: Path) -> None:
 
 
 def test_a_section_by_itself(tmp_path: Path) -> None:
-    assert figures(tmp_path, "--only", "ingest")["ingest"]
+    found: dict[str, float] = figures(tmp_path, "--only", "ingest")["ingest"]  # type: ignore[assignment]
+    assert 0.3 < found["ratio"] < 3.0
+    assert 0.0 < found["write_s"] < found["upsert_s"]

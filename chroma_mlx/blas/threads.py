@@ -35,9 +35,11 @@ def use_threads_for(flops: float) -> None:
 
 
 def most_threads() -> int:
-    """How many threads large work may use: the library's own number, that of the cores where it has none."""
+    """How many threads large work may use: as many as our copy of the library, else as the process has cores."""
     setting = _setting()
-    return (os.cpu_count() or 1) if setting is None else setting[1]
+    if setting is not None:
+        return setting[1]
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache

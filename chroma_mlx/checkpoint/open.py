@@ -52,9 +52,19 @@ class Checkpoint:
     @cached_property
     def weights_hash(self) -> str:
         """A hash of the weights, the tokenizer and the settings that change vectors; see hash_model."""
+        return hash_model(self.tokenizer_file, self.files, self._settings)
+
+    @cached_property
+    def content_hash(self) -> str:
+        """The same of every byte: it takes as long as reading the files."""
+        return hash_model(self.tokenizer_file, self.files, self._settings, whole=True)
+
+    @property
+    def _settings(self) -> dict[str, Any]:
+        """The settings that change vectors, wherever in the files they are."""
         own = {"include_prompt": self.declared.include_prompt, "lower_case": self.declared.lower_case}
         side = {"truncation_side": self.tokenizer_config.get("truncation_side", "right")}
-        return hash_model(self.tokenizer_file, self.files, {**self.config, **own, **side})
+        return {**self.config, **own, **side}
 
     @property
     def token_rows(self) -> int:

@@ -216,14 +216,17 @@ def _model(config: EmbeddingConfig, machine: Machine) -> Check:
         return Check("model", False, f"{config.model_name} cannot run here{_fallback(config)}", str(error))
     loaded = time.perf_counter()
     embedder.embed([TEXT], "document")
+    from ..models.activations import compiled_functions  # imports MLX, which is running by now
+
     took, loading = time.perf_counter() - loaded, loaded - started
-    info = embedder.info()
+    info, compiled = embedder.info(), compiled_functions()
     return Check(
         "model",
         True,
         f"{config.model_name}: {info.dimension} dimensions, {info.quantization}, "
         f"{(info.memory_bytes or 0) / 1e6:,.0f} MB on the {info.device}; loaded with a first text in "
-        f"{loading * 1000:,.0f} ms, one more text in {took * 1000:,.1f} ms",
+        f"{loading * 1000:,.0f} ms, one more text in {took * 1000:,.1f} ms"
+        + (f"; MLX compiled {compiled} activation(s), each for every shape" if compiled else ""),
     )
 
 

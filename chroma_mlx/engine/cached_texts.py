@@ -24,7 +24,7 @@ COMPUTATION: Final = 1
 class Specification:
     """Everything that determines the vector of a text, with nothing left open; plain JSON values.
 
-    `weights` is a hash of the weights, the tokenizer and the model's own configuration; `dense` are the layers
+    `weights` is a hash of every byte of the weights, the tokenizer and the model's own configuration; `dense` are the layers
     behind the pooling, whose settings lie in files of their own; `start_token` and `end_token` are put around
     a text by this engine where the tokenizer does not. `prompt` is put before the text and its first `skip`
     tokens are not pooled. With `on_long_text` a text that is refused is not found either. `dtype` is that of
@@ -57,7 +57,7 @@ def specify(settings: VectorSettings, model: Model, plan: Plan) -> Specification
     checkpoint = model.checkpoint
     layers = checkpoint.declared.dense or ()
     return Specification(
-        weights=checkpoint.weights_hash,
+        weights=checkpoint.content_hash,
         quantization=describe_quantization(checkpoint),
         dense=tuple((layer.in_features, layer.out_features, layer.bias, layer.activation) for layer in layers),
         start_token=model.defaults.start_token,

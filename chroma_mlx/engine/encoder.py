@@ -21,6 +21,7 @@ from .cached_texts import recall
 from .mlx_thread import mlx_thread
 from .model import Model, ModelSpec, find_loaded, get_model
 from .plan import Kind, Plan, make_plan
+from .prompts import own_tokens
 from .tokens import TokenIds
 from .vector_cache import shared_cache
 
@@ -29,6 +30,7 @@ Vectors = npt.NDArray[np.float32]
 # Texts are tokenised and sorted by length in windows of this many, so that the memory for token ids does
 # not grow with the call, while a window is large enough that neighbours in length are really alike.
 WINDOW_TEXTS: Final = 4_096
+FIRST_WINDOW_TEXTS: Final = 512
 # Batches that wait at the MLX thread: one runs, one is ready. More would only make other callers wait.
 BATCHES_AHEAD: Final = 2
 
@@ -134,10 +136,12 @@ class Encoder:
     def _batches(
         self, model: Model, plan: Plan, texts: list[str], places: list[int]
     ) -> Iterator[tuple[list[int], list[TokenIds]]]:
-        """(indices, token ids) of each batch, window by window."""
-        reused = len(plan.prompt_tokens) if model.reuses(plan.prompt_tokens, plan.pooling) else 0
-        for start in range(0, len(texts), WINDOW_TEXTS):
-            window = slice(start, start + WINDOW_TEXTS)
+        """(indices, token ids) of each batch, window by window; the first is small, so that computing begins soon."""
+        prompt = plan.prompt_tokens if model.reuses(plan.prompt_tokens, plan.pooling) else None
+        most = min(self.machine.batch_tokens, ENOUGH_TOKENS.get(model.device, self.machine.batch_tokens))
+        start, size = 0, FIRST_WINDOW_TEXTS
+        while start < len(texts):
+            window = slice(start, start + size)
             ids = model.tokenizer.encode(
                 texts[window],
                 prefix=plan.prompt,
@@ -145,12 +149,11 @@ class Encoder:
                 refuse_long=self.vectors.on_long_text == "error",
                 places=places[window],
             )
-            for batch in plan_batches(
-                [max(1, len(row) - reused) for row in ids],
-                batch_size=self.machine.batch_size,
-                batch_tokens=min(self.machine.batch_tokens, ENOUGH_TOKENS.get(model.device, self.machine.batch_tokens)),
-            ):
-                yield [start + index for index in batch], [ids[index] for index in batch]
+            for group, lengths in own_tokens(ids, prompt):
+                for batch in plan_batches(lengths, batch_size=self.machine.batch_size, batch_tokens=most):
+                    chosen = [group[index] for index in batch]
+                    yield [start + index for index in chosen], [ids[index] for index in chosen]
+            start, size = start + size, WINDOW_TEXTS
 
 
 def finish(raw: Vectors, dimension: int, normalize: bool, places: Sequence[int]) -> Vectors:

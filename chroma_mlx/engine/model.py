@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,6 +130,7 @@ def get_model(
     """
     if (model := _models.get(spec)) is not None:
         return model
+    asked, spec = spec, replace(spec, device=mlx_thread.run(_choose_device, spec.device))
     with _registry_lock:
         lock = _locks.setdefault(spec, threading.Lock())
     with lock:
@@ -149,6 +150,7 @@ def get_model(
             if fetched and max_cache_gb is not None:
                 in_use = [loaded.checkpoint.folder for loaded in list(_models.values())]
                 keep_within(spec.cache_path, max_cache_gb, keep=in_use)
+        _models[asked] = model  # "auto" and the device that it is share one
     return model
 
 

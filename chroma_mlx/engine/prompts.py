@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 # A shorter prompt is not worth the look-up, a longer one not the memory: 0.2 MB a token of a 0.6B model.
 SHORTEST_PROMPT: Final = 4
 LONGEST_PROMPT: Final = 512
+# At the seam with a text a tokenizer may make other tokens of a prompt's end: of so many at most.
+SEAM_TOKENS: Final = 4
 # Tokens of all prompts of a model that are kept at once.
 KEPT_TOKENS: Final = 1024
 
@@ -60,6 +62,23 @@ def _compute(encoder: Encoder, prompt: TokenIds) -> Prefix:
     assert batch.kept, "a causal encoder keeps what the batch asks for"
     mx.eval(batch.kept)
     return Prefix(batch.kept)
+
+
+def own_tokens(rows: Sequence[TokenIds], prompt: TokenIds | None) -> list[tuple[list[int], list[int]]]:
+    """(indices, tokens to compute of each) of rows that may share a pass: those behind a reusable `prompt`, the rest.
+
+    A pass reuses what all of its rows begin with, so one row without the prompt (cut on the left, say) would make
+    it compute the prompt of every other.
+    """
+    if prompt is None:
+        return [(list(range(len(rows))), [len(row) for row in rows])]
+    least = max(SHORTEST_PROMPT, len(prompt) - SEAM_TOKENS)
+    shared = [shared_tokens([row], prompt) for row in rows]
+    behind = [index for index, count in enumerate(shared) if count >= least]
+    rest = [index for index, count in enumerate(shared) if count < least]
+    least = min((shared[index] for index in behind), default=0)
+    parts = [(behind, [len(rows[index]) - least for index in behind]), (rest, [len(rows[index]) for index in rest])]
+    return [part for part in parts if part[0]]
 
 
 def shared_tokens(rows: Sequence[TokenIds], prompt: TokenIds) -> int:

@@ -66,6 +66,11 @@ def _compiled(function: F) -> F:
     return compiled
 
 
+def compiled_functions() -> int:
+    """How many functions MLX has compiled here: one for each activation in use, whatever shapes it was given."""
+    return _compiled.cache_info().currsize
+
+
 def swiglu(gate: mx.array, up: mx.array) -> mx.array:
     """By MLX's own operations, of arrays of one shape."""
     return gate * mx.sigmoid(gate) * up
@@ -105,10 +110,8 @@ def gelu(x: mx.array, form: str) -> mx.array:
 def host_gelu(x: mx.array, form: str) -> mx.array:
     """The same of a float32 array through NumPy, written over it."""
     mx.eval(x)
-    flat = view(x).reshape(-1)
-    for start in range(0, flat.size, BLOCK):
-        part = flat[start : start + BLOCK]
-        _tanh_form(part) if form == "tanh" else _erf_form(part)
+    flat, write_over = view(x).reshape(-1), _tanh_form if form == "tanh" else _erf_form
+    in_blocks(lambda block: write_over(flat[block]), flat.size, BLOCK)
     return x
 
 

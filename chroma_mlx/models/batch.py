@@ -28,9 +28,8 @@ GROUP_PADDING: Final = {"cpu": 16, "gpu": 1024}
 # 1.8 ms and 16 rows 1.4 (1024 x 3072, 2 cores). So a list shorter than SHORT_LIST is filled up.
 LIST_STEP: Final = {"cpu": 8, "gpu": 1}
 SHORT_LIST: Final = 64
-# Elements of a group's masks, up to 4 bytes each, that are kept from layer to layer; those of very long texts are
-# made anew.
-KEPT_MASK_ELEMENTS: Final = 8 * 2**20
+# A group's masks that are kept from layer to layer; those of very long texts are made anew.
+KEPT_MASK_BYTES: Final = 64 * 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +79,7 @@ class Rows:
         self.offset: int | mx.array = int(first[0]) if same else mx.array(first)
         self.keys = keys
         self._masks: dict[Hashable, Any] = {}
-        self._kept_elements = 0
+        self._kept_bytes = 0
 
     def kept_mask(self, key: Hashable, make: Callable[[], M]) -> M:
         """What `make` gives, kept for the next layer that asks for `key`, unless it is too large to be kept."""
@@ -88,10 +87,10 @@ class Rows:
             found: M = self._masks[key]
             return found
         mask = make()
-        size = getattr(mask, "size", 0)
-        if self._kept_elements + size <= KEPT_MASK_ELEMENTS:
+        size = getattr(mask, "nbytes", 0)
+        if self._kept_bytes + size <= KEPT_MASK_BYTES:
             self._masks[key] = mask
-            self._kept_elements += size
+            self._kept_bytes += size
         return mask
 
     def spread(self, x: mx.array) -> mx.array:

@@ -33,12 +33,14 @@ _helpers = 0
 
 
 def view(array: mx.array) -> Floats:
-    """The memory of an evaluated array."""
-    return np.asarray(array)
+    """The memory of an evaluated array, in one piece: what is written there is in the array."""
+    memory = np.asarray(array)
+    assert memory.flags.c_contiguous, "of an array in pieces this would be a copy"
+    return memory
 
 
 def in_blocks(job: Callable[[slice], None], length: int, step: int) -> None:
-    """Calls `job` with every `step` of `length`, on as many threads as the BLAS has; one block here, at once.
+    """Calls `job` with every `step` of `length`, on all threads that large work may use; one block here, at once.
 
     A thread takes the next block when it is done with one, and this one too: where the other cores are busy
     with something else, nobody waits for them. The first error of a block is raised when all are done.

@@ -98,7 +98,7 @@ class Weights:
     With `dense` every matrix is unpacked to `dtype` when it is taken. That is right on a CPU, where MLX's
     quantised product is a scalar loop on one core and accumulates in the dtype of the activations, while
     float32 runs through the BLAS. On a GPU matrices stay packed and keep their memory advantage. `host`
-    tells the architecture to take exponentials through NumPy (see host.py), `compiles` to have MLX compile
+    tells the architecture to do element-wise work through NumPy (see host.py), `compiles` to have MLX compile
     activations (see activations.py).
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -66,8 +67,8 @@ def test_a_group_ends_only_where_the_next_text_needs_too_much_padding(lengths: l
         assert max(longer) * len(longer) - sum(longer) > padding
 
 
-def encoder_of(folder: Path, *, host: bool) -> Encoder:
-    """The encoder on a CPU, with exponentials through NumPy (`host`) or on the path of a GPU."""
+def encoder_of(folder: Path, *, host: bool, compiles: bool = False) -> Encoder:
+    """The encoder on a CPU, with element-wise work through NumPy (`host`) or on the path of a GPU."""
     checkpoint = open_checkpoint(folder)
 
     def load() -> Encoder:
@@ -77,7 +78,7 @@ def encoder_of(folder: Path, *, host: bool) -> Encoder:
 
         architecture = find_architecture(checkpoint.config)
         with mx.stream(mx.Device(mx.DeviceType.cpu)):
-            weights = Weights(checkpoint, dtype=mx.float32, dense=host, host=host, compiles=False)
+            weights = Weights(checkpoint, dtype=mx.float32, dense=host, host=host, compiles=compiles)
             return architecture.Model(architecture.read_config(checkpoint.config), weights)
 
     return mlx_thread.run(load)
@@ -103,6 +104,18 @@ def some_texts(lengths: tuple[int, ...] = (40, 39, 12, 1, 3)) -> list[list[int]]
 
 
 ENCODERS = ["official-float32", "mlx-4bit", "sliding-window", "gemma-official", "bert-cls", "xlm-roberta"]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="on a CPU MLX compiles with g++")
+@pytest.mark.parametrize("name", ["official-float32", "gemma-official", "bert-cls"])
+def test_a_model_with_compiled_activations_is_the_plain_one(name: str) -> None:
+    from chroma_mlx.models import activations
+
+    texts, folder = some_texts(), CHECKPOINTS / name
+    compiled = hidden_states(encoder_of(folder, host=False, compiles=True), texts, None, 5)
+    assert 1 <= activations.compiled_functions() <= 4  # swiglu, geglu and the two forms of gelu, whatever the shapes
+    worst = float(np.abs(compiled - hidden_states(encoder_of(folder, host=False), texts, None, 5)).max())
+    assert worst < SAME, f"differs by {worst:.1e}"
 
 
 @pytest.mark.parametrize("host", [True, False], ids=["host", "fused"])

@@ -21,7 +21,7 @@ from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.engine import encoder as encoder_module
 from chroma_mlx.engine.batching import ENOUGH_TOKENS
 from chroma_mlx.engine.encoder import Encoder
-from chroma_mlx.engine.mlx_thread import MLXThread, mlx_thread
+from chroma_mlx.engine.mlx_thread import CACHE_LIMIT_BYTES, MLXThread, mlx_thread
 from chroma_mlx.engine.model import get_model, unload_models
 from chroma_mlx.engine.plan import make_plan
 from chroma_mlx.errors import ConfigError, EngineError, InputError, TextTooLong
@@ -271,6 +271,20 @@ def test_memory_is_released_after_idle_and_the_thread_goes_on() -> None:
     assert thread.run(lambda: 1) == 1
     assert released.wait(60)
     assert thread.run(lambda: 2) == 2
+
+
+def test_what_is_released_is_all_that_mlx_keeps_and_what_it_keeps_is_bounded() -> None:
+    def kept() -> tuple[int, int]:
+        import mlx.core as mx
+
+        limit = mx.set_cache_limit(CACHE_LIMIT_BYTES)
+        mx.eval(mx.zeros((1000, 1000)) + 1.0)
+        mlx_thread._on_idle()
+        return limit, mx.get_cache_memory()
+
+    limit, cached = mlx_thread.run(kept)
+    assert limit in (CACHE_LIMIT_BYTES, 0)  # MLX's CPU backend keeps nothing and has no limit
+    assert cached == 0
 
 
 def test_a_cpu_gets_no_larger_batch_than_it_gains_from() -> None:
