@@ -130,7 +130,14 @@ def test_new_figures_take_their_places_and_the_others_stay(load: Any) -> None:
 
 
 def test_the_charts_are_svg_with_the_machine_and_every_peer(load: Any, tmp_path: Path) -> None:
-    machine = {"processor": "A <fast> one", "cores": 2, "memory_gib": 8, "system": "Linux", "python": "3", "packages": {}}
+    machine = {
+        "processor": "A <fast> one",
+        "cores": 2,
+        "memory_gib": 8,
+        "system": "Linux",
+        "python": "3",
+        "packages": {},
+    }
     ours = figures(5.0, 50.0, ratio=1.0)
     slow = figures(0.5, 5.0, ratio=10.0, many_texts=1024, many_ratio=4.0)
     peers = {"this project": {"mix": ours}, "another": {"mix": slow}, "absent": {"reason": "it failed"}}

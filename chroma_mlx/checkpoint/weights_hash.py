@@ -21,10 +21,10 @@ SILENT: Final = frozenset(
 def hash_model(tokenizer: Path, weights: Sequence[Path], settings: Mapping[str, Any], *, whole: bool = False) -> str:
     """Hexadecimal digits that differ when the tokenizer, the weights or the settings do: 16, or of the `whole` 64.
 
-    Of the whole it is a SHA-256 of every byte, 0.5 to 1 s a gigabyte. Else a SHA-256 of the settings, the tokenizer, and of each weight file's size, beginning, end, and 4 KiB at
-    1,024 places an equal way apart: all of a file below 4 MiB, and a part of every matrix of a large one.
-    (Reading all of an 8B model would take longer than opening a collection may.) It tells models apart that were
-    trained or quantised apart; a few values changed in a large file may lie between the places.
+    Of the whole it is a SHA-256 of every byte, 0.5 to 1 s a gigabyte. Else of the settings, the tokenizer, and of
+    each weight file's size, beginning, end, and 4 KiB at 1,024 places an equal way apart: all of a file below
+    4 MiB. (Reading all of an 8B model would take longer than opening a collection may.) That tells models
+    apart that were trained or quantised apart; a few values changed in a large file may lie between the places.
     """
     status = [(file, file.stat()) for file in (tokenizer, *weights)]
     spoken = {key: value for key, value in settings.items() if key not in SILENT}

@@ -24,9 +24,9 @@ COMPUTATION: Final = 1
 class Specification:
     """Everything that determines the vector of a text, with nothing left open; plain JSON values.
 
-    `weights` is a hash of every byte of the weights, the tokenizer and the model's own configuration; `dense` are the layers
-    behind the pooling, whose settings lie in files of their own; `start_token` and `end_token` are put around
-    a text by this engine where the tokenizer does not. `prompt` is put before the text and its first `skip`
+    `weights` is a hash of every byte of the weights, the tokenizer and the model's own configuration; `dense` are
+    the layers behind the pooling, whose settings lie in files of their own; `start_token` and `end_token` are put
+    around a text by this engine where the tokenizer does not. `prompt` is put before the text and its first `skip`
     tokens are not pooled. With `on_long_text` a text that is refused is not found either. `dtype` is that of
     the activations. The model's name and path change no vector; neither does the kind, but for its prompt.
     """

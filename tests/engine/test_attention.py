@@ -114,7 +114,7 @@ def test_a_single_query_gets_what_it_gets_among_all(places: list[int], before: i
 def test_masks_too_large_to_be_kept_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     from chroma_mlx.models import batch
 
-    monkeypatch.setattr(batch, "KEPT_MASK_ELEMENTS", 10)
+    monkeypatch.setattr(batch, "KEPT_MASK_BYTES", 10)
     assert distance(random_arrays(), 4, 4, [L, 9], host=True) < 1e-5
 
 
