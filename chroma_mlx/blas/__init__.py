@@ -15,16 +15,23 @@ too late it therefore reads what `libmlx.so` is bound to, and warns unless that 
 
 from .choice import BlasInfo, SlowBLASWarning, load_fast_blas, open_library
 from .linker import Unavailable, bound_library, global_library
-from .threads import most_threads, use_threads_for
+from .product import PLAIN, ROW_MAJOR, TRANSPOSED, Product, own_product
+from .threads import most_threads, one_thread, use_threads_for
 
 __all__ = [
+    "PLAIN",
+    "ROW_MAJOR",
+    "TRANSPOSED",
     "BlasInfo",
+    "Product",
     "SlowBLASWarning",
     "Unavailable",
     "bound_library",
     "global_library",
     "load_fast_blas",
     "most_threads",
+    "one_thread",
     "open_library",
+    "own_product",
     "use_threads_for",
 ]

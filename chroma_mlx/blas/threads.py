@@ -10,7 +10,8 @@ from __future__ import annotations
 import ctypes
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from .choice import load_fast_blas
@@ -30,23 +31,39 @@ def use_threads_for(flops: float) -> None:
     """
     setting = _setting()
     if setting is not None:
-        set_threads, most = setting
+        set_threads, _, most = setting
         set_threads(most if flops >= FLOPS_WORTH_ALL_THREADS else 1)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Products on one thread each, for callers that multiply on several of their own."""
+    setting = _setting()
+    if setting is None:
+        yield
+        return
+    set_threads, get_threads, _ = setting
+    before = get_threads()
+    set_threads(1)
+    try:
+        yield
+    finally:
+        set_threads(before)
 
 
 def most_threads() -> int:
     """How many threads large work may use: as many as our copy of the library, else as the process has cores."""
     setting = _setting()
     if setting is not None:
-        return setting[1]
+        return setting[2]
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @functools.cache
-def _setting() -> tuple[Callable[[int], None], int] | None:
-    """The function that sets the number of threads, and the number at the start."""
+def _setting() -> tuple[Callable[[int], None], Callable[[], int], int] | None:
+    """The functions that set and get the number of threads, and the number at the start."""
     path = load_fast_blas().path
     if path is None:
         return None
     library = ctypes.CDLL(path)  # loaded already: this only finds it again
-    return (library[SET], int(library[GET]())) if hasattr(library, SET) else None
+    return (library[SET], library[GET], int(library[GET]())) if hasattr(library, SET) else None

@@ -52,16 +52,13 @@ class Prompts:
 
 
 def _compute(encoder: Encoder, prompt: TokenIds) -> Prefix:
-    import mlx.core as mx
-
     from ..models.batch import Prefix, make_batch
 
     last = np.array([len(prompt) - 1], dtype=np.int32)
     batch = make_batch([prompt], padding=0, wanted=last, keep=True)
     encoder(batch)
     assert batch.kept, "a causal encoder keeps what the batch asks for"
-    mx.eval(batch.kept)
-    return Prefix(batch.kept)
+    return Prefix.of(batch.kept)
 
 
 def own_tokens(rows: Sequence[TokenIds], prompt: TokenIds | None) -> list[tuple[list[int], list[int]]]:

@@ -2,57 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 import mlx.core as mx
-import numpy as np
-import numpy.typing as npt
 
+from ..blas import own_product
 from .batch import Batch, Ints, KeysValues, Rows
 from .host import softmax
+from .host_attention import SHORTEST, attend_by_text
 from .placing import Placing
+from .sight import Sight, added
 
 # Without a fused kernel the scores of G * N * queries * keys are held as float32. Queries are taken in
 # blocks whose scores fit these bytes, so memory is bounded at any length, and of at most so many queries: of a
 # causal text the keys behind a block's last query are not computed, so that half are left out in the limit.
 MAX_SCORE_BYTES: Final = 32 * 2**20
 MAX_BLOCK: Final = 256
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sight:
-    """Which tokens a token sees: itself, and so many before and after it (None: all)."""
-
-    before: int | None = None
-    after: int | None = None
-
-    def keys(self, positions: Ints, length: int) -> tuple[int, int]:
-        """The range of `length` keys that any of the queries at `positions` sees."""
-        first = 0 if self.before is None else max(0, int(positions.min()) - self.before)
-        last = length if self.after is None else min(length, int(positions.max()) + self.after + 1)
-        return first, last
-
-    def hidden(self, positions: Ints, lengths: Ints, first: int, last: int) -> npt.NDArray[np.bool_] | None:
-        """Whether the query at a place does not see key first..last, None where all see all.
-
-        positions: (1 or G, Q); lengths: (G,), the keys of each row that are no padding. Returns (1 or G, 1, 1 or Q,
-        last - first). Behind a window padding sees itself, so that no row is hidden whole: the softmax of such
-        a row is no number, and would spread.
-        """
-        queries, keys = positions[:, :, None], np.arange(first, last, dtype=np.int32)
-        padding = (keys >= lengths[:, None, None])[:, None]  # (G, 1, 1, keys)
-        if self.before is None and self.after is None:
-            return padding if padding.any() else None
-        hidden = np.zeros((*positions.shape, last - first), dtype=bool)
-        if self.before is not None:
-            hidden |= keys < queries - self.before
-        if self.after is not None:
-            hidden |= keys > queries + self.after
-        # Padding stands behind a text, where a causal token does not look.
-        hidden = hidden[:, None] if self.after == 0 else (hidden[:, None] | padding) & (queries != keys)[:, None]
-        return hidden if hidden.any() else None
 
 
 def attend(
@@ -81,7 +47,25 @@ def attend(
             mx.eval(q, k)
         q, k = placing[0].on_list(q, batch, last=last), placing[1].on_list(k, batch, last=False)
     parts = []
+    product = own_product() if host and not (last and batch.wanted is not None) else None
+    if product is not None:
+        mx.eval(q, k, v)
     for group in batch.groups:
+        if product is not None and group.every.shape[1] >= SHORTEST and batch.kept is None:
+            attend_by_text(
+                group.every,
+                q,
+                k,
+                v,
+                heads=heads,
+                key_heads=key_heads,
+                scale=scale,
+                sight=sight,
+                prefix=prefix,
+                product=product,
+            )
+            parts.append(q[group.every.slice])
+            continue
         rows, every = group.wanted if last else group.every, group.every
         queries, keys = rows.heads(q, heads), every.heads(k, key_heads)  # (G, N, R, D), (G, K, R, D)
         if placing is not None:
@@ -124,15 +108,12 @@ def _seen(sight: Sight, positions: Ints, lengths: Ints, length: int) -> mx.array
     return None if hidden is None else mx.array(~hidden)
 
 
-def _added(sight: Sight, positions: Ints, lengths: Ints, first: int, last: int) -> npt.NDArray[np.float32] | None:
-    hidden = sight.hidden(positions, lengths, first, last)
-    return None if hidden is None else np.where(hidden, np.float32(-np.inf), np.float32(0.0))
-
-
 def _in_blocks(queries: mx.array, keys: mx.array, values: mx.array, sight: Sight, rows: Rows) -> mx.array:
     """The same from matrix products and a softmax. queries: (G, N, Q, D), scaled. Returns (G, N, Q, D)."""
     G, N, Q, D = queries.shape
     K, S = keys.shape[1], keys.shape[2]
+    if Q > MAX_BLOCK:
+        keys, values = mx.contiguous(keys), mx.contiguous(values)  # once, and not for every block
     block = max(1, min(Q, MAX_BLOCK, MAX_SCORE_BYTES // (4 * G * N * S)))
     outputs = []
     for start in range(0, Q, block):
@@ -142,7 +123,7 @@ def _in_blocks(queries: mx.array, keys: mx.array, values: mx.array, sight: Sight
         # Heads that share keys are rows of one product: (G, K, N / K * block, D) @ (G, K, D, keys).
         asked = queries[:, :, start:stop].reshape(G, K, -1, D)
         scores = asked @ keys[:, :, first:last].swapaxes(2, 3)
-        mask = rows.kept_mask((sight, start, stop), partial(_added, sight, here, rows.keys, first, last))
+        mask = rows.kept_mask((sight, start, stop), partial(added, sight, here, rows.keys, first, last))
         weights = softmax(scores.reshape(G, N, stop - start, -1), mask)
         mixed = weights.reshape(G, K, -1, last - first) @ values[:, :, first:last]
         if block < Q:

@@ -41,6 +41,13 @@ class Prefix:
 
     layers: list[KeysValues]
 
+    @staticmethod
+    def of(layers: Sequence[KeysValues]) -> Prefix:
+        """Of keys and values in any layout: each in one piece, evaluated."""
+        whole = [(mx.contiguous(keys), mx.contiguous(values)) for keys, values in layers]
+        mx.eval(whole)
+        return Prefix(whole)
+
     @property
     def tokens(self) -> int:
         """P."""
@@ -50,7 +57,7 @@ class Prefix:
         """The first `tokens` of it, which what stands behind them never changed."""
         if tokens == self.tokens:
             return self
-        return Prefix([(keys[:, :, :tokens], values[:, :, :tokens]) for keys, values in self.layers])
+        return Prefix.of([(keys[:, :, :tokens], values[:, :, :tokens]) for keys, values in self.layers])
 
 
 class Rows:
@@ -58,14 +65,17 @@ class Rows:
 
     `positions`: (1 or G, R), where each stands in its text, the prefix counted; `offset` is the first of them,
     one number where all texts agree. `keys`: (G,), the tokens of each text that may be seen, the prefix counted.
+    `texts`: where each begins in the list, and how many of its tokens are here. `slice` is their part of the list.
     """
 
     def __init__(self, start: int, first: Ints, counts: Ints, keys: Ints) -> None:
         """start: where the group's tokens begin in the list; first: (G,), the place of each text's first token
         here; counts: (G,), how many there are."""
         G, R = len(counts), int(counts.max())
-        self._slice = slice(start, start + int(counts.sum()))
-        self._shape = (G, R)
+        self.slice = slice(start, start + int(counts.sum()))
+        self.shape = (G, R)
+        begins = start + np.cumsum(counts) - counts
+        self.texts: list[tuple[int, int]] = list(zip(begins.tolist(), counts.tolist(), strict=True))
         row = np.arange(R, dtype=np.int32)[None, :]  # (1, R)
         self._fill: mx.array | None = None
         self._back: mx.array | None = None
@@ -95,16 +105,16 @@ class Rows:
 
     def spread(self, x: mx.array) -> mx.array:
         """Of the list, (n, …): this group's rows, (G, R, …); a shorter one is filled up with its last token."""
-        x = x[self._slice]
-        return x.reshape(*self._shape, *x.shape[1:]) if self._fill is None else x[self._fill]
+        x = x[self.slice]
+        return x.reshape(*self.shape, *x.shape[1:]) if self._fill is None else x[self._fill]
 
     def heads(self, x: mx.array, count: int) -> mx.array:
         """(n, count * D) to (G, count, R, D), as attention takes it."""
-        return self.spread(x).reshape(*self._shape, count, -1).transpose(0, 2, 1, 3)
+        return self.spread(x).reshape(*self.shape, count, -1).transpose(0, 2, 1, 3)
 
     def merge(self, x: mx.array) -> mx.array:
         """(G, N, R, D), what attention gives, to the group's part of the list, (…, N * D)."""
-        x = x.transpose(0, 2, 1, 3).reshape(self._shape[0] * self._shape[1], -1)
+        x = x.transpose(0, 2, 1, 3).reshape(self.shape[0] * self.shape[1], -1)
         return x if self._back is None else x[self._back]
 
 

@@ -20,8 +20,9 @@ import numpy as np
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import choose_gelu
 from .architecture import positions_of
-from .attention import Sight, attend
+from .attention import attend
 from .batch import Batch
+from .sight import Sight
 from .weights import Weights
 
 # What BERT had for its training tasks, and tables of positions that old checkpoints carry.

@@ -21,9 +21,10 @@ import mlx.core as mx
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import choose_geglu
-from .attention import Sight, attend
+from .attention import attend
 from .batch import Batch
 from .placing import Placing
+from .sight import Sight
 from .weights import Weights
 
 IGNORABLE: Final = re.compile(r"(.*\.)?lm_head\..*|.*rotary_emb.*\.inv_freq")

@@ -87,18 +87,22 @@ def _help() -> None:
 def softmax(scores: mx.array, mask: Floats | None) -> mx.array:
     """softmax over the last axis of float32 scores, (G, N, Q, S), written over them.
 
-    mask: what is added, broadcasting: 0, or minus infinity where a key is not seen. Every row must see a key.
+    mask: as `softmax_over` takes it.
     """
     mx.eval(scores)
     whole = view(scores)
-
-    def job(heads: slice) -> None:
-        x = whole[:, heads]
-        if mask is not None:
-            x += mask
-        x -= x.max(axis=-1, keepdims=True)
-        np.exp(x, out=x)
-        x /= x.sum(axis=-1, keepdims=True)
-
-    in_blocks(job, whole.shape[1], max(1, BLOCK // whole[:, :1].size))
+    in_blocks(lambda heads: softmax_over(whole[:, heads], mask), whole.shape[1], max(1, BLOCK // whole[:, :1].size))
     return scores
+
+
+def softmax_over(x: Floats, mask: Floats | None) -> None:
+    """The same over the last axis of `x`, in place.
+
+    mask: what is added to the last columns, broadcasting: 0, or minus infinity where a key is not seen. Every row
+    must see a key.
+    """
+    if mask is not None:
+        x[..., x.shape[-1] - mask.shape[-1] :] += mask
+    x -= x.max(axis=-1, keepdims=True)
+    np.exp(x, out=x)
+    x /= x.sum(axis=-1, keepdims=True)

@@ -19,9 +19,10 @@ import mlx.core as mx
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import choose_swiglu
-from .attention import Sight, attend
+from .attention import attend
 from .batch import Batch, KeysValues
 from .placing import Placing
+from .sight import Sight
 from .weights import Weights
 
 # The logits' matrix, and rotary tables that old checkpoints carry.

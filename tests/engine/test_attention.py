@@ -37,8 +37,9 @@ def attend(
     """On the MLX thread; ALL is no limit. What stands at the padding is set to zero, if it is a number at all."""
     import mlx.core as mx
 
-    from chroma_mlx.models.attention import Sight, attention
+    from chroma_mlx.models.attention import attention
     from chroma_mlx.models.batch import Rows
+    from chroma_mlx.models.sight import Sight
 
     tokens = np.array(lengths, dtype=np.int32)
     rows = Rows(0, np.zeros_like(tokens), np.full_like(tokens, L), tokens)
@@ -59,8 +60,9 @@ def attend_from(
     """On the MLX thread: the queries of one place in each row alone, (B, N, D), with whole rows of keys."""
     import mlx.core as mx
 
-    from chroma_mlx.models.attention import Sight, attention
+    from chroma_mlx.models.attention import attention
     from chroma_mlx.models.batch import Rows
+    from chroma_mlx.models.sight import Sight
 
     first = np.array(places, dtype=np.int32)
     rows = Rows(0, first, np.ones_like(first), np.full_like(first, L))
