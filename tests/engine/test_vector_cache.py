@@ -12,8 +12,9 @@ import pytest
 from cached_vectors import FOLDER, ROOMY, WIDTH, Vectors, embed, key_of, keys_of, run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small import read_texts
+from small import make_tensors, read_texts, write_checkpoint
 
+from chroma_mlx.checkpoint import open_checkpoint, weights_hash
 from chroma_mlx.engine.cached_texts import Specification, make_keys
 from chroma_mlx.engine.model import Model
 from chroma_mlx.engine.vector_cache import VectorCache
@@ -175,6 +176,27 @@ def test_a_text_under_another_setting_is_another_text(change: dict[str, Any], fi
     assert other.cached == 0
     assert embed(["b", "a"], file, **change).vectors[::-1].tobytes() == other.vectors.tobytes()
     np.testing.assert_allclose(other.vectors, embed(["a", "b"], None, **change).vectors, atol=1e-5)
+
+
+def test_weights_that_differ_between_the_samples_are_other_weights(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights_hash, "SAMPLES", 8)
+    monkeypatch.setattr(weights_hash, "SAMPLE_BYTES", 16)
+    tensors = make_tensors()
+    one = str(write_checkpoint(tmp_path / "one", tensors=tensors))
+    tensors["norm.weight"][3] += 2
+    other = str(write_checkpoint(tmp_path / "other", tensors=tensors))
+    assert len({open_checkpoint(Path(folder)).weights_hash for folder in (one, other)}) == 1
+
+    before = embed(["a"], file, model=one).vectors
+    found = embed(["a"], file, model=other)
+    assert found.cached == 0
+    assert float(np.abs(found.vectors - before).max()) > 1e-3
+    for folder, vectors in ((one, before), (other, found.vectors)):
+        again = embed(["a"], file, model=folder)
+        assert again.cached == 1
+        assert again.vectors.tobytes() == vectors.tobytes()
 
 
 def test_a_query_is_found_as_a_document_only_where_the_prompts_are_equal(file: Path) -> None:
