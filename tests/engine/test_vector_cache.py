@@ -16,7 +16,7 @@ from small import make_tensors, read_texts, write_checkpoint
 
 from chroma_mlx.checkpoint import open_checkpoint, weights_hash
 from chroma_mlx.engine.cached_texts import Specification, make_keys
-from chroma_mlx.engine.model import Model
+from chroma_mlx.engine.model import Model, unload_models
 from chroma_mlx.engine.vector_cache import VectorCache
 from chroma_mlx.errors import EngineError, InputError, TextTooLong
 
@@ -197,6 +197,30 @@ def test_weights_that_differ_between_the_samples_are_other_weights(
         again = embed(["a"], file, model=folder)
         assert again.cached == 1
         assert again.vectors.tobytes() == vectors.tobytes()
+
+
+def test_a_model_whose_files_changed_since_it_was_loaded_leaves_the_cache_alone(file: Path, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    before = embed(["a"], None, model=str(folder)).vectors
+    tensors = make_tensors()
+    tensors["norm.weight"][3] += 2
+    write_checkpoint(folder, tensors=tensors)
+    for _ in range(2):
+        still = embed(["a"], file, model=str(folder))
+        assert still.cached == 0
+        np.testing.assert_array_equal(still.vectors, before)
+    unload_models()
+    changed = embed(["a"], file, model=str(folder))
+    assert changed.cached == 0
+    assert float(np.abs(changed.vectors - before).max()) > 1e-3
+    assert embed(["a"], file, model=str(folder)).cached == 1
+
+
+def test_a_model_whose_files_are_gone_goes_on_without_the_cache(file: Path, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    before = embed(["a"], None, model=str(folder)).vectors
+    shutil.rmtree(folder)
+    assert embed(["a"], file, model=str(folder)).vectors.tobytes() == before.tobytes()
 
 
 def test_a_query_is_found_as_a_document_only_where_the_prompts_are_equal(file: Path) -> None:
