@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from chroma_mlx.blas import most_threads, threads
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="MLX for macOS uses Accelerate")
 
 ROOT = Path(__file__).parent.parent
@@ -274,3 +276,37 @@ report.update(fast=blas.load_fast_blas().fast, same=dict(os.environ) == before)
 """
     for environment in ({}, {"OPENBLAS_THREAD_TIMEOUT": "20"}):
         assert run(compare, XDG_CACHE_HOME=str(cache), **environment) == {"fast": True, "same": True}
+
+
+def test_with_another_library_large_work_uses_the_cores_that_the_process_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_setting", lambda: None)
+    assert most_threads() == len(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 5, 63})
+    assert most_threads() == 3
+
+
+@pytest.mark.parametrize(("cores", "most"), [(6, 6), (None, 1)])
+def test_where_a_process_has_every_core_large_work_uses_all(
+    cores: int | None, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threads, "_setting", lambda: None)
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert most_threads() == most
+
+
+def test_with_our_library_large_work_uses_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_setting", lambda: (lambda number: None, 2))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
+    assert most_threads() == 2
+
+
+@pytest.mark.parametrize("environment", [{}, {"CHROMA_MLX_BLAS": "none"}], ids=["ours", "another"])
+def test_a_process_that_is_held_to_one_core_uses_one_thread(cache: Path, environment: dict[str, str]) -> None:
+    held = """
+import os
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+"""
+    count = "report['most'] = blas.most_threads()\n"
+    assert run(held, LOAD, count, XDG_CACHE_HOME=str(cache), **environment)["most"] == 1

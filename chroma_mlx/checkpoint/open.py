@@ -13,7 +13,7 @@ from ..errors import CheckpointError, ChromaMLXError, CorruptCheckpoint, ModelNo
 from .declared import Declared, inner_path, read_declared, read_json
 from .quantization import Quantization, read_quantization
 from .safetensors import TensorInfo, read_header
-from .weights_hash import hash_model
+from .weights_hash import Stamps, hash_model, stamp_files
 
 # Some tokenizers state "no limit" as 10**30.
 NO_LIMIT: Final = 2**31
@@ -55,9 +55,19 @@ class Checkpoint:
         return hash_model(self.tokenizer_file, self.files, self._settings)
 
     @cached_property
-    def content_hash(self) -> str:
-        """The same of every byte: it takes as long as reading the files."""
-        return hash_model(self.tokenizer_file, self.files, self._settings, whole=True)
+    def stamps(self) -> Stamps:
+        """The sizes and times of the files of the hashes, as they were when first asked for."""
+        return stamp_files((self.tokenizer_file, *self.files))
+
+    @cached_property
+    def content_hash(self) -> str | None:
+        """The same of every byte: it takes as long as reading the files. None where they no longer are as `stamps`."""
+        try:
+            before = self.stamps
+            found = hash_model(self.tokenizer_file, self.files, self._settings, whole=True)
+            return found if stamp_files((self.tokenizer_file, *self.files)) == before else None
+        except OSError:
+            return None
 
     @property
     def _settings(self) -> dict[str, Any]:

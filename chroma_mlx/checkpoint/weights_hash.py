@@ -17,6 +17,8 @@ SILENT: Final = frozenset(
     {"_name_or_path", "architectures", "dtype", "torch_dtype", "transformers_version", "use_cache", "auto_map"}
 )
 
+Stamps = tuple[tuple[Path, int, int], ...]
+
 
 def hash_model(tokenizer: Path, weights: Sequence[Path], settings: Mapping[str, Any], *, whole: bool = False) -> str:
     """Hexadecimal digits that differ when the tokenizer, the weights or the settings do: 16, or of the `whole` 64.
@@ -26,17 +28,22 @@ def hash_model(tokenizer: Path, weights: Sequence[Path], settings: Mapping[str, 
     4 MiB. (Reading all of an 8B model would take longer than opening a collection may.) That tells models
     apart that were trained or quantised apart; a few values changed in a large file may lie between the places.
     """
-    status = [(file, file.stat()) for file in (tokenizer, *weights)]
     spoken = {key: value for key, value in settings.items() if key not in SILENT}
     return _hash(
-        tuple((file, one.st_size, one.st_mtime_ns) for file, one in status),
+        stamp_files((tokenizer, *weights)),
         json.dumps(spoken, sort_keys=True, default=str),
         whole,
     )
 
 
+def stamp_files(files: Sequence[Path]) -> Stamps:
+    """Their sizes and times, which are others once a file is. Raises OSError where one is gone."""
+    status = [(file, file.stat()) for file in files]
+    return tuple((file, one.st_size, one.st_mtime_ns) for file, one in status)
+
+
 @lru_cache(maxsize=32)
-def _hash(files: tuple[tuple[Path, int, int], ...], settings: str, whole: bool) -> str:
+def _hash(files: Stamps, settings: str, whole: bool) -> str:
     """Kept by the files' sizes and times."""
     digest = hashlib.sha256(settings.encode())
     for place, (file, size, _) in enumerate(files):

@@ -52,9 +52,14 @@ class Specification:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode("ascii")).digest()
 
 
-def specify(settings: VectorSettings, model: Model, plan: Plan) -> Specification:
-    """What determines the vectors that `plan`, made of `settings`, gives with `model`."""
+def specify(settings: VectorSettings, model: Model, plan: Plan) -> Specification | None:
+    """What determines the vectors that `plan`, made of `settings`, gives with `model`.
+
+    None where that is no longer known: the files were changed or removed after the model was loaded.
+    """
     checkpoint = model.checkpoint
+    if checkpoint.content_hash is None:
+        return None
     layers = checkpoint.declared.dense or ()
     return Specification(
         weights=checkpoint.content_hash,
@@ -94,8 +99,9 @@ def recall(
     vectors: Vectors,
 ) -> CachedTexts:
     """What `cache` has of distinct `texts`, written to their rows of `vectors`."""
-    keys = [] if cache is None else make_keys(specify(settings, model, plan), texts)
-    return CachedTexts(cache, keys, vectors)
+    if cache is None or (specification := specify(settings, model, plan)) is None:
+        return CachedTexts(None, [], vectors)
+    return CachedTexts(cache, make_keys(specification, texts), vectors)
 
 
 class CachedTexts:

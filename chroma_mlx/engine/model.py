@@ -191,7 +191,7 @@ def unload_models() -> None:
 def load_model(folder: Path, *, device: str = "auto") -> Model:
     """Loads the checkpoint in `folder`; `device` is "auto", "gpu" or "cpu"."""
     checkpoint = open_checkpoint(folder)
-    _ = checkpoint.weights_hash  # taken while the files are surely there, and kept with the model
+    _ = checkpoint.stamps, checkpoint.weights_hash  # taken while the files are surely there, kept with the model
     defaults = find_defaults(checkpoint.config)
     encoder, head, device, dtype, nbytes = mlx_thread.run(_load_weights, checkpoint, device)
     tokenizer = Tokenizer(checkpoint, start_token=defaults.start_token, end_token=defaults.end_token)

@@ -172,6 +172,33 @@ def test_a_file_at_the_limit_is_read_whole(tmp_path: Path) -> None:
     assert len(hashes) == 4
 
 
+@pytest.mark.usefixtures("few_samples")
+@pytest.mark.parametrize("gap", [0, SAMPLES // 2, SAMPLES - 2])
+def test_a_byte_changed_between_the_samples_changes_only_the_hash_of_the_whole(
+    folder: Path, tmp_path: Path, gap: int
+) -> None:
+    weights = folder / "model.safetensors"
+    last = weights.stat().st_size - SAMPLE_BYTES
+    between = (last * gap + last * (gap + 1)) // (2 * (SAMPLES - 1))
+    copied = shutil.copytree(folder, tmp_path / "two")
+    change_byte(copied / weights.name, between)
+    one, other = open_checkpoint(folder), open_checkpoint(copied)
+
+    assert other.weights_hash == one.weights_hash
+    assert other.content_hash != one.content_hash
+
+
+def test_the_hash_of_the_whole_is_longer_and_the_same_for_the_same_files_elsewhere(
+    folder: Path, tmp_path: Path
+) -> None:
+    one = open_checkpoint(folder)
+    other = open_checkpoint(shutil.copytree(folder, tmp_path / "two", copy_function=shutil.copyfile))
+
+    assert one.content_hash == other.content_hash
+    assert re.fullmatch("[0-9a-f]{64}", str(one.content_hash))
+    assert str(one.content_hash)[:16] == one.weights_hash, "of a small file both read every byte"
+
+
 def test_a_file_of_gigabytes_takes_no_time(tmp_path: Path) -> None:
     checkpoint = stand_in(tmp_path / "large", b"weights")
     with checkpoint.files[0].open("r+b") as file:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import subprocess
 import sys
 import threading
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from chroma_mlx.engine import encoder as encoder_module
 from chroma_mlx.engine.batching import ENOUGH_TOKENS
 from chroma_mlx.engine.encoder import Encoder
 from chroma_mlx.engine.mlx_thread import CACHE_LIMIT_BYTES, MLXThread, mlx_thread
-from chroma_mlx.engine.model import get_model, unload_models
+from chroma_mlx.engine.model import Model, ModelSpec, _choose_device, find_loaded, get_model, unload_models
 from chroma_mlx.engine.plan import make_plan
 from chroma_mlx.errors import ConfigError, EngineError, InputError, TextTooLong
 from chroma_mlx.settings import MachineSettings, VectorSettings
@@ -136,6 +138,7 @@ def test_equal_texts_are_computed_once_and_returned_everywhere() -> None:
 def test_windows_of_texts_give_the_vectors_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = read_texts()
     want = encode(texts)
+    monkeypatch.setattr(encoder_module, "FIRST_WINDOW_TEXTS", 3)
     monkeypatch.setattr(encoder_module, "WINDOW_TEXTS", 5)
     worst = distance(encode(texts), want)
     assert worst < SAME, f"differs by {worst:.1e}"
@@ -147,6 +150,40 @@ def test_one_model_serves_every_function_of_its_specification() -> None:
     with ThreadPoolExecutor(8) as pool:
         models = list(pool.map(lambda place: (one, other)[place % 2].load(), range(16)))
     assert {id(model) for model in models} == {id(get_model(one.spec, auto_download=False, show_progress=False))}
+
+
+def load(folder: Path, device: str) -> Model:
+    return get_model(ModelSpec(str(folder), device, None), auto_download=False, show_progress=False)
+
+
+@pytest.mark.parametrize("auto_first", [True, False])
+def test_auto_and_the_device_that_it_is_share_one_model(tmp_path: Path, auto_first: bool) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    device = mlx_thread.run(lambda: _choose_device("auto"))
+    asked = ["auto", device] if auto_first else [device, "auto"]
+    one, other = [load(folder, name) for name in asked]
+    assert one is other
+    assert one.device == device
+    assert all(find_loaded(ModelSpec(str(folder), name, None)) is one for name in asked)
+
+
+def test_threads_that_ask_for_auto_and_for_its_device_load_one_model(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    devices = ["auto", mlx_thread.run(lambda: _choose_device("auto"))]
+    with ThreadPoolExecutor(8) as pool:
+        models = list(pool.map(lambda place: load(folder, devices[place % 2]), range(16)))
+    assert len({id(model) for model in models}) == 1
+
+
+def test_unloading_frees_the_model_of_auto_and_of_its_device(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    devices = ["auto", mlx_thread.run(lambda: _choose_device("auto"))]
+    checkpoints = [weakref.ref(load(folder, device).checkpoint) for device in devices]
+    assert None not in [checkpoint() for checkpoint in checkpoints]
+    unload_models()
+    gc.collect()
+    assert [find_loaded(ModelSpec(str(folder), device, None)) for device in devices] == [None, None]
+    assert [checkpoint() for checkpoint in checkpoints] == [None, None]
 
 
 @pytest.mark.parametrize(
@@ -170,6 +207,7 @@ def test_a_long_text_is_named_by_its_place_in_the_call() -> None:
 
 
 def test_a_long_text_in_a_later_window_is_named_by_its_place_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder_module, "FIRST_WINDOW_TEXTS", 1)
     monkeypatch.setattr(encoder_module, "WINDOW_TEXTS", 2)
     with pytest.raises(TextTooLong, match="Text 5 has"):
         encode(["a", "b", "a", "c", "d", "long " * 40], max_tokens=40, on_long_text="error")

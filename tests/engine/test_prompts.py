@@ -8,11 +8,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small import CHECKPOINTS, CONFIG, read_texts, write_checkpoint
 
 from chroma_mlx.engine.encoder import Encoder
 from chroma_mlx.engine.plan import make_plan
-from chroma_mlx.engine.prompts import KEPT_TOKENS, LONGEST_PROMPT, Prompts, shared_tokens
+from chroma_mlx.engine.prompts import (
+    KEPT_TOKENS,
+    LONGEST_PROMPT,
+    SEAM_TOKENS,
+    SHORTEST_PROMPT,
+    Prompts,
+    own_tokens,
+    shared_tokens,
+)
 from chroma_mlx.engine.tokens import TokenIds
 from chroma_mlx.errors import ConfigError
 from chroma_mlx.settings import MachineSettings, VectorSettings
@@ -21,6 +31,7 @@ Vectors = npt.NDArray[np.float32]
 
 PROMPT = "Instruct: Given a web search query, retrieve relevant passages that answer the query\nQuery:"
 SAME = 1e-5
+LONG = tuple(range(1, 21))  # the tokens of a prompt; 0 is none of them
 
 
 def ids(*tokens: int) -> TokenIds:
@@ -160,6 +171,92 @@ def test_a_reused_prompt_does_not_count_for_the_size_of_a_batch(tmp_path: Path) 
         model = one.load()
         made = list(one._batches(model, make_plan(one.vectors, model, "query"), texts, list(range(32))))
         assert len(made) == batches
+
+
+def row(shared: int, own: int) -> TokenIds:
+    """The first `shared` tokens of LONG, and `own` others."""
+    return ids(*LONG[:shared], *[0] * own)
+
+
+def computed(rows: list[TokenIds], prompt: TokenIds) -> int:
+    """The tokens that a pass of `rows` computes, by what it reuses of `prompt`."""
+    shared = shared_tokens(rows, prompt)
+    return sum(map(len, rows)) - (shared * len(rows) if shared >= SHORTEST_PROMPT else 0)
+
+
+def test_rows_behind_the_prompt_and_rows_without_it_go_apart() -> None:
+    rows = [row(20, 3), row(0, 7), row(20, 1), row(6, 30)]
+    assert own_tokens(rows, ids(*LONG)) == [([0, 2], [3, 1]), ([1, 3], [7, 36])]
+
+
+def test_a_prompt_that_was_cut_from_the_left_is_no_prompt() -> None:
+    whole, cut = row(20, 3), row(20, 9)[1:]
+    assert own_tokens([whole, cut], ids(*LONG)) == [([0], [3]), ([1], [28])]
+
+
+@pytest.mark.parametrize("different", range(1, SEAM_TOKENS + 1))
+def test_rows_with_other_tokens_at_the_seam_stay_with_the_others(different: int) -> None:
+    rows = [row(20, 5), row(20 - different, 5)]
+    assert own_tokens(rows, ids(*LONG)) == [([0, 1], [5 + different, 5])]
+
+
+def test_one_token_more_than_a_seam_has_goes_apart() -> None:
+    different = SEAM_TOKENS + 1
+    rows = [row(20, 5), row(20 - different, 5)]
+    assert own_tokens(rows, ids(*LONG)) == [([0], [5]), ([1], [20 - different + 5])]
+
+
+def test_of_a_short_prompt_no_less_is_shared_than_is_reused() -> None:
+    prompt = ids(*LONG[: SHORTEST_PROMPT + 1])
+    rows = [row(SHORTEST_PROMPT + 1, 2), row(SHORTEST_PROMPT, 2), row(SHORTEST_PROMPT - 1, 2)]
+    assert own_tokens(rows, prompt) == [([0, 1], [3, 2]), ([2], [SHORTEST_PROMPT + 1])]
+
+
+@pytest.mark.parametrize("shared", [0, 20])
+def test_rows_that_are_all_alike_make_one_part(shared: int) -> None:
+    assert own_tokens([row(shared, 2), row(shared, 4)], ids(*LONG)) == [([0, 1], [2, 4])]
+
+
+def test_a_row_that_is_the_prompt_has_a_token_to_compute() -> None:
+    assert own_tokens([row(20, 0), row(20, 2)], ids(*LONG)) == [([0, 1], [1, 3])]
+
+
+def test_without_a_prompt_all_tokens_of_all_rows_count() -> None:
+    assert own_tokens([row(20, 3), row(0, 7)], None) == [([0, 1], [23, 7])]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 20), st.integers(0, 40)).filter(any), max_size=30),
+    st.none() | st.integers(SHORTEST_PROMPT, 20),
+)
+def test_every_row_is_in_one_part_with_no_fewer_tokens_than_are_computed(
+    shapes: list[tuple[int, int]], length: int | None
+) -> None:
+    rows = [row(shared, own) for shared, own in shapes]
+    prompt = None if length is None else ids(*LONG[:length])
+    parts = own_tokens(rows, prompt)
+    assert sorted(index for indices, _ in parts for index in indices) == list(range(len(rows)))
+    for indices, tokens in parts:
+        chosen = [rows[index] for index in indices]
+        assert len(tokens) == len(indices)
+        assert all(1 <= count <= len(one) for count, one in zip(tokens, chosen, strict=True))
+        if prompt is not None and chosen:
+            assert computed(chosen, prompt) <= sum(tokens)
+
+
+def test_a_batch_keeps_its_tokens_where_some_texts_lost_the_prompt(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model", files={"tokenizer_config.json": {"truncation_side": "left"}})
+    settings = VectorSettings(model_name=str(folder), query_instruction=PROMPT, max_tokens=100)
+    one = Encoder(settings, MachineSettings(device="cpu", batch_tokens=300))
+    model, texts = one.load(), [f"text {number}" for number in range(60)]
+    plan = make_plan(one.vectors, model, "query")
+    for lost in (1, 5):
+        some = texts + [f"{number} is longer than what the limit leaves of it" for number in range(lost)]
+        made = list(one._batches(model, plan, some, list(range(len(some)))))
+        assert sorted(index for indices, _ in made for index in indices) == list(range(len(some)))
+        most = max(computed(rows, plan.prompt_tokens) for _, rows in made)
+        assert most <= 300, f"{most} tokens with {lost} texts that lost the prompt"
+        assert len(made) <= 4, "the others reuse the prompt, and fill their batches"
 
 
 def test_prompts_are_kept_within_their_bound_the_last_used(tmp_path: Path) -> None:

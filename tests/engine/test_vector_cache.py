@@ -12,10 +12,11 @@ import pytest
 from cached_vectors import FOLDER, ROOMY, WIDTH, Vectors, embed, key_of, keys_of, run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from small import read_texts
+from small import make_tensors, read_texts, write_checkpoint
 
+from chroma_mlx.checkpoint import open_checkpoint, weights_hash
 from chroma_mlx.engine.cached_texts import Specification, make_keys
-from chroma_mlx.engine.model import Model
+from chroma_mlx.engine.model import Model, unload_models
 from chroma_mlx.engine.vector_cache import VectorCache
 from chroma_mlx.errors import EngineError, InputError, TextTooLong
 
@@ -175,6 +176,51 @@ def test_a_text_under_another_setting_is_another_text(change: dict[str, Any], fi
     assert other.cached == 0
     assert embed(["b", "a"], file, **change).vectors[::-1].tobytes() == other.vectors.tobytes()
     np.testing.assert_allclose(other.vectors, embed(["a", "b"], None, **change).vectors, atol=1e-5)
+
+
+def test_weights_that_differ_between_the_samples_are_other_weights(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(weights_hash, "SAMPLES", 8)
+    monkeypatch.setattr(weights_hash, "SAMPLE_BYTES", 16)
+    tensors = make_tensors()
+    one = str(write_checkpoint(tmp_path / "one", tensors=tensors))
+    tensors["norm.weight"][3] += 2
+    other = str(write_checkpoint(tmp_path / "other", tensors=tensors))
+    assert len({open_checkpoint(Path(folder)).weights_hash for folder in (one, other)}) == 1
+
+    before = embed(["a"], file, model=one).vectors
+    found = embed(["a"], file, model=other)
+    assert found.cached == 0
+    assert float(np.abs(found.vectors - before).max()) > 1e-3
+    for folder, vectors in ((one, before), (other, found.vectors)):
+        again = embed(["a"], file, model=folder)
+        assert again.cached == 1
+        assert again.vectors.tobytes() == vectors.tobytes()
+
+
+def test_a_model_whose_files_changed_since_it_was_loaded_leaves_the_cache_alone(file: Path, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    before = embed(["a"], None, model=str(folder)).vectors
+    tensors = make_tensors()
+    tensors["norm.weight"][3] += 2
+    write_checkpoint(folder, tensors=tensors)
+    for _ in range(2):
+        still = embed(["a"], file, model=str(folder))
+        assert still.cached == 0
+        np.testing.assert_array_equal(still.vectors, before)
+    unload_models()
+    changed = embed(["a"], file, model=str(folder))
+    assert changed.cached == 0
+    assert float(np.abs(changed.vectors - before).max()) > 1e-3
+    assert embed(["a"], file, model=str(folder)).cached == 1
+
+
+def test_a_model_whose_files_are_gone_goes_on_without_the_cache(file: Path, tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    before = embed(["a"], None, model=str(folder)).vectors
+    shutil.rmtree(folder)
+    assert embed(["a"], file, model=str(folder)).vectors.tobytes() == before.tobytes()
 
 
 def test_a_query_is_found_as_a_document_only_where_the_prompts_are_equal(file: Path) -> None:
