@@ -8,9 +8,9 @@ from typing import Final
 import mlx.core as mx
 
 from ..blas import own_product
-from .batch import Batch, Ints, KeysValues, Rows
-from .host import softmax
-from .host_attention import SHORTEST, attend_by_text
+from .batch import Batch, Group, Ints, KeysValues, Rows
+from .host import softmax, view
+from .host_attention import attend_by_text, is_worth_it
 from .placing import Placing
 from .sight import Sight, added
 
@@ -46,26 +46,8 @@ def attend(
         if host:
             mx.eval(q, k)
         q, k = placing[0].on_list(q, batch, last=last), placing[1].on_list(k, batch, last=False)
-    parts = []
-    product = own_product() if host and not (last and batch.wanted is not None) else None
-    if product is not None:
-        mx.eval(q, k, v)
-    for group in batch.groups:
-        if product is not None and group.every.shape[1] >= SHORTEST and batch.kept is None:
-            attend_by_text(
-                group.every,
-                q,
-                k,
-                v,
-                heads=heads,
-                key_heads=key_heads,
-                scale=scale,
-                sight=sight,
-                prefix=prefix,
-                product=product,
-            )
-            parts.append(q[group.every.slice])
-            continue
+
+    def gather(group: Group) -> mx.array:
         rows, every = group.wanted if last else group.every, group.every
         queries, keys = rows.heads(q, heads), every.heads(k, key_heads)  # (G, N, R, D), (G, K, R, D)
         if placing is not None:
@@ -75,10 +57,33 @@ def attend(
             batch.kept.append((keys, values))
         if prefix is not None:
             keys, values = _behind(prefix[0], keys), _behind(prefix[1], values)  # (G, K, P + R, D)
-        parts.append(rows.merge(attention(queries, keys, values, scale=scale, sight=sight, rows=rows, host=host)))
-    if batch.spare and not (last and batch.wanted is not None):
-        parts.append(mx.zeros((batch.spare, parts[0].shape[1]), dtype=parts[0].dtype))
-    return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+        return rows.merge(attention(queries, keys, values, scale=scale, sight=sight, rows=rows, host=host))
+
+    product = own_product() if host and batch.kept is None and not (last and batch.wanted is not None) else None
+    long = [group for group in batch.groups if product is not None and is_worth_it(group.every, q.shape[1])]
+    if product is None or not long:
+        parts = [gather(group) for group in batch.groups]
+        if batch.spare and not (last and batch.wanted is not None):
+            parts.append(mx.zeros((batch.spare, parts[0].shape[1]), dtype=parts[0].dtype))
+        return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+    mx.eval(q, k, v)
+    for group in batch.groups:
+        if group in long:
+            attend_by_text(
+                group.every,
+                *(q, k, v),
+                heads=heads,
+                key_heads=key_heads,
+                scale=scale,
+                sight=sight,
+                prefix=prefix,
+                product=product,
+            )
+        else:
+            short = gather(group)
+            mx.eval(short)
+            view(q)[group.every.slice] = view(short)
+    return q
 
 
 def _behind(prefix: mx.array, own: mx.array) -> mx.array:

@@ -23,8 +23,11 @@ from .sight import Sight, added
 
 # Queries of a block: of a causal text the keys behind a block's last query are not computed.
 QUERIES: Final = 128
-# Below so many tokens a text has too little work to be cut: a block costs some 40 us besides.
-SHORTEST: Final = 48
+# Scores of a job, in a core's cache; heads of few scores go together, since a job costs some 40 us besides.
+ELEMENTS: Final = 128 * 1024
+# A text of fewer floating-point operations has too little work to be cut (measured, on 2 cores: Qwen3's texts of 64
+# tokens gain a little, of 512 are done in half the time; MiniLM's gain from 128 on).
+WORTH_FLOPS: Final = 2e7
 FLOAT: Final = 4  # bytes
 
 
@@ -51,6 +54,11 @@ class _Part:
     count: int
 
 
+def is_worth_it(rows: Rows, width: int) -> bool:
+    """Whether a group's texts are long enough for `attend_by_text`; `width` is heads * D."""
+    return 4.0 * rows.shape[1] ** 2 * width >= WORTH_FLOPS
+
+
 def attend_by_text(
     rows: Rows,
     q: mx.array,
@@ -70,7 +78,6 @@ def attend_by_text(
     """
     D = q.shape[1] // heads
     before = 0 if prefix is None else prefix[0].shape[2]
-    blocks = list(_blocks(rows, sight, before))
     queries, keys, values = (_address(array) for array in (q, k, v))
     prefixes = None if prefix is None else (_address(prefix[0]), _address(prefix[1]))
 
@@ -88,30 +95,40 @@ def attend_by_text(
         return found
 
     def job(place: slice) -> None:
-        index, head = divmod(place.start, heads)
-        block = blocks[index]
+        block, some = jobs[place.start]
         M, columns = block.stop - block.first, block.keys_stop - block.keys_first
-        asked = queries + FLOAT * ((block.start + block.first) * heads + head) * D
-        scores = np.empty((M, columns), dtype=np.float32)
-        at = start = _address(scores)
-        seen = parts(block, head * key_heads // heads)
-        for part in seen:
-            product(
-                *(ROW_MAJOR, PLAIN, TRANSPOSED, M, part.count, D),
-                *(scale, asked, heads * D, part.keys, part.step, 0.0, at, columns),
-            )
-            at += FLOAT * part.count
+        scores = np.empty((len(some), M, columns), dtype=np.float32)
+        start, size = _address(scores), FLOAT * M * columns
+        asked = queries + FLOAT * (block.start + block.first) * heads * D
+        seen = [parts(block, head * key_heads // heads) for head in some]
+        for index, head in enumerate(some):
+            at = start + index * size
+            for part in seen[index]:
+                product(
+                    *(ROW_MAJOR, PLAIN, TRANSPOSED, M, part.count, D),
+                    *(scale, asked + FLOAT * head * D, heads * D, part.keys, part.step, 0.0, at, columns),
+                )
+                at += FLOAT * part.count
         softmax_over(scores, block.mask)
-        at, kept = start, 0.0
-        for part in seen:
-            product(
-                *(ROW_MAJOR, PLAIN, PLAIN, M, D, part.count),
-                *(1.0, at, columns, part.values, part.step, kept, asked, heads * D),
-            )
-            at, kept = at + FLOAT * part.count, 1.0
+        for index, head in enumerate(some):
+            at, kept = start + index * size, 0.0
+            for part in seen[index]:
+                product(
+                    *(ROW_MAJOR, PLAIN, PLAIN, M, D, part.count),
+                    *(1.0, at, columns, part.values, part.step, kept, asked + FLOAT * head * D, heads * D),
+                )
+                at, kept = at + FLOAT * part.count, 1.0
 
+    jobs = [(block, some) for block in _blocks(rows, sight, before) for some in _heads_of(block, heads)]
     with one_thread():  # a product each
-        in_blocks(job, len(blocks) * heads, 1)
+        in_blocks(job, len(jobs), 1)
+
+
+def _heads_of(block: _Block, heads: int) -> Iterator[range]:
+    """The heads in parts whose scores are some ELEMENTS, one at least."""
+    step = max(1, ELEMENTS // ((block.stop - block.first) * (block.keys_stop - block.keys_first)))
+    for first in range(0, heads, step):
+        yield range(first, min(first + step, heads))
 
 
 def _blocks(rows: Rows, sight: Sight, before: int) -> Iterator[_Block]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -194,3 +195,62 @@ def test_a_mask_too_large_to_be_kept_leaves_room_for_those_that_are_not() -> Non
         assert made == ["large", "small", "large"]
 
     mlx_thread.run(check)
+
+
+LONG_TEXTS = (300, 150, 129, 128, 127, 64, 40, 7, 1)
+
+
+@pytest.fixture
+def by_text(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Sets from how many floating-point operations on a text is computed by itself, in small blocks."""
+    from chroma_mlx.blas import load_fast_blas, own_product
+    from chroma_mlx.models import host_attention
+
+    mlx_thread.run(load_fast_blas)
+    if own_product() is None:
+        pytest.skip("MLX multiplies with another library than this package's own")
+    monkeypatch.setattr(host_attention, "QUERIES", 32)
+    monkeypatch.setattr(host_attention, "ELEMENTS", 4096)
+    return lambda least: monkeypatch.setattr(host_attention, "WORTH_FLOPS", least)
+
+
+@pytest.mark.parametrize("least", [0.0, 4.0 * 100**2 * 64], ids=["all", "the long ones"])
+@pytest.mark.parametrize("last", [False, True], ids=["every", "last"])
+@pytest.mark.parametrize("name", ENCODERS)
+def test_a_text_by_itself_through_the_blas_is_what_mlx_gives(
+    name: str, last: bool, least: float, by_text: Callable[[float], None]
+) -> None:
+    most = 120 if name in ("bert-cls", "xlm-roberta") else 1000  # positions that it has
+    texts = some_texts(tuple(min(length, most) for length in LONG_TEXTS))
+    wanted = [len(text) - 1 for text in texts] if last else None
+    want = hidden_states(encoder_of(CHECKPOINTS / name, host=False), texts, wanted, 5)
+    by_text(least)
+    got = hidden_states(encoder_of(CHECKPOINTS / name, host=True), texts, wanted, 5)
+    worst = float(np.abs(got - want).max())
+    assert worst < SAME, f"differs by {worst:.1e}"
+
+
+@pytest.mark.parametrize("name", ["official-float32", "sliding-window"])
+@pytest.mark.parametrize("prompt", [3, 40, 200])
+def test_a_text_by_itself_sees_the_prefix_before_it(name: str, prompt: int, by_text: Callable[[float], None]) -> None:
+    from chroma_mlx.models.batch import Prefix, make_batch
+
+    encoder, lengths = encoder_of(CHECKPOINTS / name, host=True), [prompt + own for own in (130, 33, 32, 1)]
+    before = np.array(some_texts((prompt,))[0], dtype=np.int32)
+    rows = [np.concatenate([before, np.array(text, dtype=np.int32)[prompt:]]) for text in some_texts(tuple(lengths))]
+
+    def run() -> tuple[Floats, Floats]:
+        import mlx.core as mx
+
+        with mx.stream(mx.Device(mx.DeviceType.cpu)):
+            kept = make_batch([before], padding=0, wanted=np.array([prompt - 1], dtype=np.int32), keep=True)
+            mx.eval(encoder(kept))
+            assert kept.kept is not None
+            reused = encoder(make_batch(rows, padding=5, prefix=Prefix.of(kept.kept)))
+            return np.array(encoder(make_batch(rows, padding=5))), np.array(reused)
+
+    by_text(0.0)
+    everything, reused = mlx_thread.run(run)
+    own = np.concatenate([np.arange(n) >= prompt for n in lengths])
+    worst = float(np.abs(everything[own] - reused).max())
+    assert worst < SAME, f"differs by {worst:.1e}"
