@@ -297,7 +297,7 @@ def test_where_a_process_has_every_core_large_work_uses_all(
 
 
 def test_with_our_library_large_work_uses_its_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(threads, "_setting", lambda: (lambda number: None, 2))
+    monkeypatch.setattr(threads, "_setting", lambda: (lambda number: None, lambda: 1, 2))
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     assert most_threads() == 2
 

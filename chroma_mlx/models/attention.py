@@ -59,26 +59,19 @@ def attend(
             keys, values = _behind(prefix[0], keys), _behind(prefix[1], values)  # (G, K, P + R, D)
         return rows.merge(attention(queries, keys, values, scale=scale, sight=sight, rows=rows, host=host))
 
-    product = own_product() if host and batch.kept is None and not (last and batch.wanted is not None) else None
-    long = [group for group in batch.groups if product is not None and is_worth_it(group.every, q.shape[1])]
-    if product is None or not long:
+    by_text = []  # the groups whose texts are long enough, where the BLAS is to be had
+    if host and batch.kept is None and not (last and batch.wanted is not None) and own_product() is not None:
+        by_text = [group for group in batch.groups if is_worth_it(group.every, q.shape[1])]
+    if not by_text:
         parts = [gather(group) for group in batch.groups]
         if batch.spare and not (last and batch.wanted is not None):
             parts.append(mx.zeros((batch.spare, parts[0].shape[1]), dtype=parts[0].dtype))
         return parts[0] if len(parts) == 1 else mx.concatenate(parts)
     mx.eval(q, k, v)
     for group in batch.groups:
-        if group in long:
-            attend_by_text(
-                group.every,
-                *(q, k, v),
-                heads=heads,
-                key_heads=key_heads,
-                scale=scale,
-                sight=sight,
-                prefix=prefix,
-                product=product,
-            )
+        if group in by_text:
+            shape = {"heads": heads, "key_heads": key_heads}
+            attend_by_text(group.every, q, k, v, **shape, scale=scale, sight=sight, prefix=prefix)
         else:
             short = gather(group)
             mx.eval(short)

@@ -16,7 +16,7 @@ from typing import Final
 import mlx.core as mx
 import numpy as np
 
-from ..blas import PLAIN, ROW_MAJOR, TRANSPOSED, Product, one_thread
+from ..blas import PLAIN, ROW_MAJOR, TRANSPOSED, Product, one_thread, own_product
 from .batch import KeysValues, Rows
 from .host import Floats, in_blocks, softmax_over, view
 from .sight import Sight, added
@@ -44,7 +44,7 @@ class _Block:
     mask: Floats | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class _Part:
     """Some keys and values of a head: where they begin (addresses), the floats from one to the next, how many."""
 
@@ -52,6 +52,62 @@ class _Part:
     values: int
     step: int
     count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Lists:
+    """Where the tokens' queries, (T, heads * D), and keys and values, (T, key_heads * D), are in memory, and those of
+    a prefix of `before` tokens, (key_heads, before, D)."""
+
+    queries: int
+    keys: int
+    values: int
+    prefix_keys: int
+    prefix_values: int
+    before: int
+    heads: int
+    key_heads: int
+    D: int
+    scale: float
+    product: Product
+
+    def compute(self, block: _Block, heads: range) -> None:
+        """Writes over a block's queries of some heads what they gather."""
+        D, product = self.D, self.product
+        M, columns = block.stop - block.first, block.keys_stop - block.keys_first
+        scores = np.empty((len(heads), M, columns), dtype=np.float32)
+        start, step = _address(scores), self.heads * D
+        rows = self.queries + FLOAT * (block.start + block.first) * step
+        seen = [self._seen(block, head * self.key_heads // self.heads) for head in heads]
+        for index, head in enumerate(heads):
+            asked, at = rows + FLOAT * head * D, start + FLOAT * index * M * columns
+            for part in seen[index]:
+                product(
+                    *(ROW_MAJOR, PLAIN, TRANSPOSED, M, part.count, D),
+                    *(self.scale, asked, step, part.keys, part.step, 0.0, at, columns),
+                )
+                at += FLOAT * part.count
+        softmax_over(scores, block.mask)
+        for index, head in enumerate(heads):
+            asked, at, kept = rows + FLOAT * head * D, start + FLOAT * index * M * columns, 0.0
+            for part in seen[index]:
+                product(
+                    *(ROW_MAJOR, PLAIN, PLAIN, M, D, part.count),
+                    *(1.0, at, columns, part.values, part.step, kept, asked, step),
+                )
+                at, kept = at + FLOAT * part.count, 1.0
+
+    def _seen(self, block: _Block, head: int) -> list[_Part]:
+        """The keys and values that a block sees: of the prefix, and the text's own."""
+        parts, D, before = [], self.D, self.before
+        if (count := min(before, block.keys_stop) - block.keys_first) > 0:
+            offset = FLOAT * (head * before + block.keys_first) * D
+            parts.append(_Part(self.prefix_keys + offset, self.prefix_values + offset, D, count))
+        own = max(block.keys_first - before, 0)
+        if (count := block.keys_stop - before - own) > 0:
+            offset = FLOAT * ((block.start + own) * self.key_heads + head) * D
+            parts.append(_Part(self.keys + offset, self.values + offset, self.key_heads * D, count))
+        return parts
 
 
 def is_worth_it(rows: Rows, width: int) -> bool:
@@ -70,58 +126,29 @@ def attend_by_text(
     scale: float,
     sight: Sight,
     prefix: KeysValues | None,
-    product: Product,
 ) -> None:
     """Writes over q, (T, heads * D), what the texts of a group gather; k, v: (T, key_heads * D).
 
-    All are float32 and evaluated, and so is the `prefix`.
+    All are float32 and evaluated, and so is the `prefix`. For where `own_product` is to be had.
     """
-    D = q.shape[1] // heads
-    before = 0 if prefix is None else prefix[0].shape[2]
-    queries, keys, values = (_address(array) for array in (q, k, v))
-    prefixes = None if prefix is None else (_address(prefix[0]), _address(prefix[1]))
-
-    def parts(block: _Block, head: int) -> list[_Part]:
-        """The keys and values that a block sees: of the prefix, and the text's own."""
-        found = []
-        if prefixes is not None and block.keys_first < before:
-            offset = FLOAT * (head * before + block.keys_first) * D
-            count = min(before, block.keys_stop) - block.keys_first
-            found.append(_Part(keys=prefixes[0] + offset, values=prefixes[1] + offset, step=D, count=count))
-        own = max(block.keys_first - before, 0)
-        if (count := block.keys_stop - before - own) > 0:
-            offset = FLOAT * ((block.start + own) * key_heads + head) * D
-            found.append(_Part(keys=keys + offset, values=values + offset, step=key_heads * D, count=count))
-        return found
-
-    def job(place: slice) -> None:
-        block, some = jobs[place.start]
-        M, columns = block.stop - block.first, block.keys_stop - block.keys_first
-        scores = np.empty((len(some), M, columns), dtype=np.float32)
-        start, size = _address(scores), FLOAT * M * columns
-        asked = queries + FLOAT * (block.start + block.first) * heads * D
-        seen = [parts(block, head * key_heads // heads) for head in some]
-        for index, head in enumerate(some):
-            at = start + index * size
-            for part in seen[index]:
-                product(
-                    *(ROW_MAJOR, PLAIN, TRANSPOSED, M, part.count, D),
-                    *(scale, asked + FLOAT * head * D, heads * D, part.keys, part.step, 0.0, at, columns),
-                )
-                at += FLOAT * part.count
-        softmax_over(scores, block.mask)
-        for index, head in enumerate(some):
-            at, kept = start + index * size, 0.0
-            for part in seen[index]:
-                product(
-                    *(ROW_MAJOR, PLAIN, PLAIN, M, D, part.count),
-                    *(1.0, at, columns, part.values, part.step, kept, asked + FLOAT * head * D, heads * D),
-                )
-                at, kept = at + FLOAT * part.count, 1.0
-
-    jobs = [(block, some) for block in _blocks(rows, sight, before) for some in _heads_of(block, heads)]
+    product = own_product()
+    assert product is not None
+    lists = _Lists(
+        queries=_address(q),
+        keys=_address(k),
+        values=_address(v),
+        prefix_keys=0 if prefix is None else _address(prefix[0]),
+        prefix_values=0 if prefix is None else _address(prefix[1]),
+        before=0 if prefix is None else prefix[0].shape[2],
+        heads=heads,
+        key_heads=key_heads,
+        D=q.shape[1] // heads,
+        scale=scale,
+        product=product,
+    )
+    jobs = [(block, some) for block in _blocks(rows, sight, lists.before) for some in _heads_of(block, heads)]
     with one_thread():  # a product each
-        in_blocks(job, len(jobs), 1)
+        in_blocks(lambda place: lists.compute(*jobs[place.start]), len(jobs), 1)
 
 
 def _heads_of(block: _Block, heads: int) -> Iterator[range]:
