@@ -77,7 +77,7 @@ def peers_chart(subject: dict[str, Any], machine: str, work: str = "mix") -> str
 def scale_chart(counts: Sequence[dict[str, Any]], machine: str) -> str:
     """Documents a second by number of documents, and resident memory through the longest run."""
     rates = [(math.log10(row["documents"]), row["documents_per_s"]) for row in counts]
-    names = [f"{row['documents']:,}" for row in counts]
+    names = [f"{row['documents']:,.0f}" for row in counts]
     resident = [value / 2**20 for value in counts[-1]["resident"] if value is not None]
     shapes = [_text(10, 22, "Built-in model, short documents", "title")]
     shapes += _panel(60, rates, "documents a second, by number of documents", names)

@@ -60,8 +60,8 @@ def describe(r: dict[str, Any]) -> str:
     """The section as Markdown."""
     hits = {name: ", ".join(f"hit@{k} **{r[f'{name}_hit@{k}']:.3f}**" for k in ASKED) for name in ("plain", "reworded")}
     return f"""\
-- {r["passages"]:,} passages ({r["characters"] / r["passages"]:.0f} characters each) read in {r["read_s"]:.1f} s and \
-ingested in {r["ingest_s"]:.1f} s: {r["documents_per_s"]:.0f} documents/s.
-- {r["questions"]} questions as people type them: {hits["plain"]}; {r["query_s"] * 1000:.1f} ms a question, \
+- {r["passages"]:,.0f} passages ({r["characters"] / r["passages"]:.0f} characters each) read in {r["read_s"]:.1f} s \
+and ingested in {r["ingest_s"]:.1f} s: {r["documents_per_s"]:.0f} documents/s.
+- {r["questions"]:.0f} questions as people type them: {hits["plain"]}; {r["query_s"] * 1000:.1f} ms a question, \
 embedding and search.
-- {r["questions"]} questions worded to avoid the words of the answer: {hits["reworded"]}."""
+- {r["questions"]:.0f} questions worded to avoid the words of the answer: {hits["reworded"]}."""

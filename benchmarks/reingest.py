@@ -72,7 +72,7 @@ def describe(results: dict[str, Any]) -> str:
     ]
     for name, r in results.items():
         lines.append(
-            f"| {name} | {r['documents']:,} | {r['first_s']:.2f} s | {r['off_s']:.2f} s | {r['on_s']:.3f} s | "
+            f"| {name} | {r['documents']:,.0f} | {r['first_s']:.2f} s | {r['off_s']:.2f} s | {r['on_s']:.3f} s | "
             f"{r['times']:.1f} ({spread(r['rounds'], 'times')}) | {r['furthest']:.1e} |"
         )
     return "\n".join(lines)

@@ -58,7 +58,7 @@ def describe(r: dict[str, Any]) -> str:
     ]
     for row in r["counts"]:
         memory = " | ".join(_mib(row[key]) for key in ("resident_first", "resident_last"))
-        lines.append(f"| {row['documents']:,} | {row['documents_per_s']:,.0f} | {memory} |")
+        lines.append(f"| {row['documents']:,.0f} | {row['documents_per_s']:,.0f} | {memory} |")
     lines.append(f"\nThe slowest rate is {min(rates) / max(rates):.2f} of the fastest.")
     return "\n".join(lines)
 
