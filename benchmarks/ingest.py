@@ -58,7 +58,7 @@ def describe(r: dict[str, Any]) -> str:
     """The section as Markdown."""
     return (
         f"{r['documents']:,.0f} passages into a PersistentClient, medians of {len(r['rounds'])} round(s): Chroma's "
-        f"upsert of the text {r['upsert_s']:.2f} s, {r['documents'] / r['upsert_s']:,.0f} documents/s; the engine alone "
-        f"{r['engine_s']:.2f} s; Chroma's own upsert of the same vectors {r['write_s']:.2f} s. The upsert's rate is "
-        f"**{r['ratio']:.2f}** ({spread(r['rounds'], 'ratio')}) of that of the two one after the other."
+        f"upsert of the text {r['upsert_s']:.2f} s, {r['documents'] / r['upsert_s']:,.0f} documents/s; the engine "
+        f"alone {r['engine_s']:.2f} s; Chroma's own upsert of the same vectors {r['write_s']:.2f} s. The upsert's "
+        f"rate is **{r['ratio']:.2f}** ({spread(r['rounds'], 'ratio')}) of that of the two one after the other."
     )
