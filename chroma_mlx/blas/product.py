@@ -7,8 +7,7 @@ import functools
 from collections.abc import Callable
 from typing import Final
 
-from .choice import load_fast_blas
-from .threads import SET
+from .threads import own_library
 
 # Of the C interface to the BLAS (https://www.netlib.org/blas/#_cblas).
 ROW_MAJOR: Final = 101
@@ -24,9 +23,8 @@ def own_product() -> Product | None:
     May be called from several threads at once; each call then works on its own thread where `use_threads_for` has
     set one thread.
     """
-    path = load_fast_blas().path
-    library = None if path is None else ctypes.CDLL(path)  # loaded already: this only finds it again
-    if library is None or not hasattr(library, SET):
+    library = own_library()
+    if library is None:
         return None
     product = library.cblas_sgemm
     integer, number, address = ctypes.c_int, ctypes.c_float, ctypes.c_void_p

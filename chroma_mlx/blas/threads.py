@@ -62,8 +62,12 @@ def most_threads() -> int:
 @functools.cache
 def _setting() -> tuple[Callable[[int], None], Callable[[], int], int] | None:
     """The functions that set and get the number of threads, and the number at the start."""
+    library = own_library()
+    return None if library is None else (library[SET], library[GET], int(library[GET]()))
+
+
+def own_library() -> ctypes.CDLL | None:
+    """This package's own copy of OpenBLAS, None where MLX multiplies with another library."""
     path = load_fast_blas().path
-    if path is None:
-        return None
-    library = ctypes.CDLL(path)  # loaded already: this only finds it again
-    return (library[SET], library[GET], int(library[GET]())) if hasattr(library, SET) else None
+    library = None if path is None else ctypes.CDLL(path)  # loaded already: this only finds it again
+    return library if hasattr(library, SET) else None

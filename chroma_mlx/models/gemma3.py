@@ -23,7 +23,7 @@ from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import choose_geglu
 from .attention import attend
 from .batch import Batch
-from .placing import Placing
+from .placing import place_both
 from .sight import Sight
 from .weights import Weights
 
@@ -203,17 +203,14 @@ class _Attention:
         self.k_proj = weights.linear(f"{at}k_proj")
         self.v_proj = weights.linear(f"{at}v_proj")
         self.o_proj = weights.linear(f"{at}o_proj")
-        queries, keys = (
-            Placing(
-                weight=_stored_less_one(weights, f"{at}{name}"),
-                eps=config.rms_norm_eps,
-                base=base,
-                scale=scale,
-                host=weights.host,
-            )
-            for name in ("q_norm", "k_norm")
+        self.placing = place_both(
+            _stored_less_one(weights, f"{at}q_norm"),
+            _stored_less_one(weights, f"{at}k_norm"),
+            eps=config.rms_norm_eps,
+            base=base,
+            scale=scale,
+            host=weights.host,
         )
-        self.placing = (queries, keys)
 
     def __call__(self, x: mx.array, batch: Batch, *, last: bool) -> mx.array:
         """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""

@@ -17,6 +17,14 @@ from .host import BLOCK, in_blocks, view
 Turns = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
+def place_both(
+    queries: mx.array, keys: mx.array, *, eps: float, base: float, scale: float, host: bool
+) -> tuple[Placing, Placing]:
+    """What places queries and keys alike, each by the weight of its own norm, (D,)."""
+    first, second = (Placing(weight=weight, eps=eps, base=base, scale=scale, host=host) for weight in (queries, keys))
+    return first, second
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Placing:
     """An RMS norm of each head, and rotary positions: the first half of a head with its second.

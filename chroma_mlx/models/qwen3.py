@@ -21,7 +21,7 @@ from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import choose_swiglu
 from .attention import attend
 from .batch import Batch, KeysValues
-from .placing import Placing
+from .placing import place_both
 from .sight import Sight
 from .weights import Weights
 
@@ -188,17 +188,14 @@ class _Attention:
         self.k_proj = weights.linear(f"{at}k_proj", bias=bias)
         self.v_proj = weights.linear(f"{at}v_proj", bias=bias)
         self.o_proj = weights.linear(f"{at}o_proj", bias=bias)
-        queries, keys = (
-            Placing(
-                weight=weights.vector(f"{at}{name}.weight"),
-                eps=config.rms_norm_eps,
-                base=config.rope_theta,
-                scale=config.rope_scale,
-                host=weights.host,
-            )
-            for name in ("q_norm", "k_norm")
+        self.placing = place_both(
+            weights.vector(f"{at}q_norm.weight"),
+            weights.vector(f"{at}k_norm.weight"),
+            eps=config.rms_norm_eps,
+            base=config.rope_theta,
+            scale=config.rope_scale,
+            host=weights.host,
         )
-        self.placing = (queries, keys)
 
     def __call__(self, x: mx.array, batch: Batch, prefix: KeysValues | None, *, last: bool) -> mx.array:
         """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
