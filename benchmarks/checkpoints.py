@@ -25,8 +25,8 @@ class Subject:
     """A model that is measured: its folders by form, and how many texts of each workload it gets.
 
     `forms` are "own", which this project reads, and of the same weights "packed", "float32" and "bfloat16".
-    `limit` is the longest text in tokens, `flops` what a token takes in matrix products, `unasked_flops` what of
-    them the last layer can leave out for a token that nobody asks for.
+    `limit` is the longest text in tokens, `flops` what a token takes in products with weights, `unasked_flops` what
+    of them the last layer can leave out for a token that nobody asks for.
     """
 
     name: str
@@ -42,6 +42,20 @@ class Subject:
     @property
     def unasked_flops(self) -> int:
         return layer_flops(self._config)[1]
+
+    @property
+    def pair_flops(self) -> int:
+        """What a token that sees another takes in attention's two products.
+
+        In all layers but the last, which needs one query of a text where the pooling does.
+        """
+        heads, width = head_sizes(self._config)
+        return 2 * 2 * heads * width * (int(self._config["num_hidden_layers"]) - 1)
+
+    @property
+    def causal(self) -> bool:
+        """Whether a token sees only itself and those before it."""
+        return bool(self._config["model_type"] != "bert")
 
     @property
     def _config(self) -> dict[str, Any]:
@@ -185,14 +199,16 @@ def _write_around(root: Path, source: Path, config: dict[str, Any], *, pooling: 
     )
 
 
-def layer_flops(config: dict[str, Any]) -> tuple[int, int]:
-    """Floating-point operations of a token's matrix products in a layer: for its key and value, and all others.
-
-    Attention, small at these lengths, is left out.
-    """
-    hidden, inner = int(config["hidden_size"]), int(config["intermediate_size"])
+def head_sizes(config: dict[str, Any]) -> tuple[int, int]:
+    """(number of query heads, width of one)."""
     heads = int(config["num_attention_heads"])
-    width = int(config.get("head_dim", hidden // heads))
+    return heads, int(config.get("head_dim", int(config["hidden_size"]) // heads))
+
+
+def layer_flops(config: dict[str, Any]) -> tuple[int, int]:
+    """What a token's products with weights take in a layer: those for its key and value, and all others."""
+    hidden, inner = int(config["hidden_size"]), int(config["intermediate_size"])
+    heads, width = head_sizes(config)
     queries, keys = heads * width, int(config.get("num_key_value_heads", heads)) * width
     up = 1 if config["model_type"] == "bert" else 2  # a gate beside it
     return 2 * 2 * hidden * keys, 2 * (2 * hidden * queries + (up + 1) * hidden * inner)

@@ -33,6 +33,8 @@ def run(
     write: bool,
     flops: int,
     unasked_flops: int,
+    pair_flops: int,
+    causal: bool,
     longest_s: float,
     probe: int,
     slow: bool,
@@ -62,6 +64,7 @@ def run(
             figures = estimate(work, planned, rate)
         else:
             figures = timed(peer, work, (flops, unasked_flops), Path(vectors), write=write)
+            figures |= with_attention(work, figures, pair_flops, causal=causal)
             if device != "gpu":
                 figures["device_bytes"] = None
         results[work.name] = figures | with_many(peer, work, figures["computed_per_s"])
@@ -109,6 +112,19 @@ def timed(peer: Peer, work: Workload, flops: tuple[int, int], vectors: Path, wri
         "of_limit": done / sum(times) / 1e9 / gflops,
         "cosine": compare(np.concatenate(parts), vectors / f"{work.name}.npy", write=write),
     }
+
+
+def with_attention(work: Workload, figures: dict[str, Any], pair_flops: int, *, causal: bool) -> dict[str, Any]:
+    """The share of the limit with attention's own products counted too: those of the texts, without padding.
+
+    pair_flops: what a token that sees another takes. Texts one a call are left out: a peer may compute their
+    instruction once for all of them.
+    """
+    if work.one_by_one:
+        return {}
+    pairs = sum(length * (length + 1) // 2 if causal else length * length for length in work.lengths)
+    attended = pairs * pair_flops / figures["seconds"] / 1e9 / figures["gflops"]
+    return {"of_limit_with_attention": figures["of_limit"] + attended}
 
 
 def latencies(peer: Peer, texts: list[str]) -> list[float]:

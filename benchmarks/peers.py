@@ -203,6 +203,8 @@ def _run(peer: PeerSpec, subject: Subject, python: str, folder: Path, device: st
             write=peer.name == OURS,
             flops=subject.flops,
             unasked_flops=subject.unasked_flops,
+            pair_flops=subject.pair_flops,
+            causal=subject.causal,
             longest_s=longest_s,
             probe=peer.probe,
             slow=peer.slow,

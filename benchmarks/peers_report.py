@@ -52,7 +52,7 @@ def _row(name: str, figures: dict[str, Any], work: str) -> str:
         f"{figure(r['tokens_per_s'])}{mark}" if "tokens_per_s" in r else "",
         useful,
         *times,
-        f"{r['of_limit']:.2f}" if "of_limit" in r else "",
+        _share(r),
         f"{memory / 2**20:,.0f} MiB" if memory else "",
         f"{r['load_s']:.2f} s",
         "" if name == OURS else f"{cosine:.4f}{other}",
@@ -60,6 +60,13 @@ def _row(name: str, figures: dict[str, Any], work: str) -> str:
         many,
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _share(r: dict[str, Any]) -> str:
+    if "of_limit" not in r:
+        return ""
+    attended = r.get("of_limit_with_attention")
+    return f"{r['of_limit']:.2f}" + (f" ({attended:.2f} with attention's)" if attended is not None else "")
 
 
 def _notes(results: dict[str, Any]) -> str:

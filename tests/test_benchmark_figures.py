@@ -50,6 +50,14 @@ def test_rates_are_of_useful_tokens_and_of_those_computed(load: Any) -> None:
     assert (found["useful_of_computed"], found["useful_of_places"]) == (pytest.approx(2 / 3), 0.8)
 
 
+@pytest.mark.parametrize(("causal", "pairs"), [(True, 6 + 3), (False, 9 + 4)])
+def test_attention_counts_the_pairs_of_tokens_that_see_one_another(load: Any, causal: bool, pairs: int) -> None:
+    work = load("workloads").Workload(name="mix", title="", texts=["a", "b"], lengths=[3, 2])
+    measured = {"seconds": 2.0, "gflops": 5.0, "of_limit": 0.5}
+    found = load("measure").with_attention(work, measured, 10**9, causal=causal)
+    assert found["of_limit_with_attention"] == pytest.approx(0.5 + pairs / 10)
+
+
 def test_an_estimate_is_the_rate_over_what_the_workload_would_compute(load: Any) -> None:
     work = load("workloads").Workload(name="mix", title="", texts=["a", "b"], lengths=[30, 10])
     found = load("measure").estimate(work, 60, 3.0)

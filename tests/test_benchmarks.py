@@ -28,7 +28,7 @@ def test_this_project_is_measured_and_counted(tmp_path: Path) -> None:
     mix, query = peers["this project"]["mix"], peers["this project"]["query"]
     assert mix["useful_of_computed"] == 1.0
     assert 0.9 < mix["useful_of_places"] <= 1.0
-    assert 0.0 < mix["of_limit"] < 1.5
+    assert 0.0 < mix["of_limit"] < mix["of_limit_with_attention"] < 1.5
     assert mix["texts_per_s"] > 0
     assert query["p50_ms"] > 0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import random
 import subprocess
 import sys
@@ -315,14 +316,39 @@ def test_what_is_released_is_all_that_mlx_keeps_and_what_it_keeps_is_bounded() -
     def kept() -> tuple[int, int]:
         import mlx.core as mx
 
-        limit = mx.set_cache_limit(CACHE_LIMIT_BYTES)
+        limit = mx.set_cache_limit(0)
+        mx.set_cache_limit(limit)
         mx.eval(mx.zeros((1000, 1000)) + 1.0)
         mlx_thread._on_idle()
         return limit, mx.get_cache_memory()
 
     limit, cached = mlx_thread.run(kept)
-    assert limit in (CACHE_LIMIT_BYTES, 0)  # MLX's CPU backend keeps nothing and has no limit
+    assert limit in CACHE_LIMIT_BYTES.values()
     assert cached == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what is resident is read from /proc")
+def test_what_is_released_goes_back_to_the_system() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    def grown() -> tuple[int, int]:
+        import mlx.core as mx
+
+        mlx_thread._on_idle()
+        before = resident()
+        # What is kept at the end of the heap holds all that was freed before it there.
+        arrays = [mx.ones((64, 1024)) * n for n in range(400)]
+        mx.eval(arrays)
+        kept, held = arrays[-1], resident() - before
+        del arrays
+        mlx_thread._on_idle()
+        del kept
+        return held, resident() - before
+
+    held, left = mlx_thread.run(grown)
+    assert held > 90 * 2**20
+    assert left < 20 * 2**20
 
 
 def test_a_cpu_gets_no_larger_batch_than_it_gains_from() -> None:
