@@ -26,7 +26,10 @@ def describe(results: dict[str, Any]) -> str:
             rounds = f"medians of {len(subject['rounds'])} round(s)"
             rate = f"NumPy's or the GPU's product runs at {ours['gflops']:,.0f} GFLOP/s"
             parts.append(f"#### {subject['title']}, {title}\n\n{size}, {rounds}; {rate}.\n\n{HEAD}")
-            parts[-1] += "\n" + "\n".join(_row(name, figures, work) for name, figures in subject["peers"].items())
+            peers = subject["peers"].items()  # some may have been run on other workloads alone
+            parts[-1] += "\n" + "\n".join(
+                _row(name, row, work) for name, row in peers if "reason" in row or work in row
+            )
     return "\n\n".join([*parts, _notes(results)])
 
 
