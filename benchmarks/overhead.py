@@ -32,7 +32,7 @@ def of_model(model: str, count: int, rounds: int) -> dict[str, Any]:
     texts = _texts(model, count)
     loaded = encoder.load()
     plan = make_plan(encoder.vectors, loaded, "document")
-    batches = [rows for _, rows in encoder._batches(loaded, plan, texts, list(range(count)))]
+    batches = [work.rows for _, work in encoder.request(texts, "document").batches()]
 
     def forward() -> None:
         def passes() -> None:
@@ -61,9 +61,9 @@ def of_model(model: str, count: int, rounds: int) -> dict[str, Any]:
         row["whole"] = row["upsert_text_s"] / row["forward_s"] - 1
         measured.append(row)
     tokens = sum(len(row) for rows in batches for row in rows)
-    tokenise_s = medians(
-        {"s": seconds(lambda: list(encoder._batches(loaded, plan, texts, list(range(count)))))} for _ in range(5)
-    )["s"]
+    tokenise_s = medians({"s": seconds(lambda: list(encoder.request(texts, "document").batches()))} for _ in range(5))[
+        "s"
+    ]
     return {"texts": count, "tokens": tokens, "batches": len(batches), "tokenise_s": tokenise_s, **medians(measured)}
 
 

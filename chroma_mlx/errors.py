@@ -17,7 +17,11 @@
     │   ├── UnsupportedModel   an architecture, or a feature of one, that is not implemented
     │   └── WeightsMismatch    the weights do not fit config.json
     ├── EngineError            the forward pass gave no usable vectors, or cannot run  (RuntimeError)
-    │   └── ForkedProcess      MLX was in use when this process was forked
+    │   ├── ForkedProcess      MLX was in use when this process was forked
+    │   └── SchedulerClosed    the engine was closed and takes no more texts
+    ├── QueueFull              more texts wait than may, under queue_policy="fail_fast" (RuntimeError)
+    ├── DeadlineExceeded       a call's time was up before its texts were computed     (TimeoutError)
+    ├── RemoteError            an embedding server cannot be reached, or fails         (ConnectionError)
     ├── MissingPackage         a package that is needed is not installed               (ValueError)
     └── BLASError              CHROMA_MLX_BLAS names a library that cannot be used     (RuntimeError)
 
@@ -169,6 +173,39 @@ class EngineError(ChromaMLXError, RuntimeError):
 
 class ForkedProcess(EngineError):
     """MLX was in use in the parent when this process was forked, so it cannot be used here."""
+
+
+class SchedulerClosed(EngineError):
+    """The engine was closed."""
+
+    def __init__(self) -> None:
+        super().__init__("The engine was closed and takes no more texts. Embed before it is closed.")
+
+
+class QueueFull(ChromaMLXError, RuntimeError):
+    """As many texts wait for the model as may. `pending` wait now, of `limit`; room is expected in `retry_after_s`."""
+
+    def __init__(self, *, pending: int, limit: int, retry_after_s: float) -> None:
+        super().__init__(
+            f"{pending} texts wait for the model, and max_queue is {limit}, so this call is refused. Call again in "
+            f"{retry_after_s:.3g} s, when those are expected to be done, or let calls wait with queue_policy='wait'."
+        )
+        self.pending, self.limit, self.retry_after_s = pending, limit, retry_after_s
+
+
+class DeadlineExceeded(ChromaMLXError, TimeoutError):
+    """A call's time was up; what it had left to compute was dropped. `waited_s` is how long it waited."""
+
+    def __init__(self, *, waited_s: float) -> None:
+        super().__init__(
+            f"The call's time was up after {waited_s:.3g} s, before all of its texts were embedded, so nothing is "
+            "returned. Allow more time, send fewer texts a call, or call when less is going on."
+        )
+        self.waited_s = waited_s
+
+
+class RemoteError(ChromaMLXError, ConnectionError):
+    """An embedding server cannot be reached, or failed."""
 
 
 class MissingPackage(ChromaMLXError, ValueError):

@@ -87,15 +87,23 @@ class VectorSettings(_Checked):
 class MachineSettings(_Checked):
     """What belongs to one machine and changes no vector; never saved with a collection.
 
-    `batch_size` is texts a forward pass, `batch_tokens` tokens. `cache_dir` None is
-    the Hugging Face cache. `show_progress` None shows a bar on a terminal when work takes long.
+    `batch_size` is texts a forward pass, `batch_tokens` tokens. `max_queue` and `max_queue_tokens` bound what
+    waits for the model, of all calls together. `cache_dir` None is the Hugging Face cache. `show_progress`
+    None shows a bar on a terminal when work takes long.
     `embedding_cache` is a file, None for no vector cache, and `embedding_cache_gb` its bound in 10**9 bytes.
     Raises ConfigError, naming every value that is not allowed.
     """
 
     batch_size: int = setting(32, COUNT, "most texts in a forward pass")
     batch_tokens: int = setting(16_384, COUNT, "most tokens in a forward pass; a CPU takes 1024 at most")
-    batch_timeout_ms: float = setting(5, MILLISECONDS, "how long a call waits for others to share a batch with")
+    batch_timeout_ms: float = setting(
+        5, MILLISECONDS, "longest wait after a pass for other calls under way to join the next one"
+    )
+    max_queue: int = setting(4_096, COUNT, "most texts of all calls that wait for the model")
+    max_queue_tokens: int = setting(1_048_576, COUNT, "most tokens of all calls that wait for the model")
+    queue_policy: Literal["wait", "fail_fast"] = setting(
+        "wait", one_of("wait", "fail_fast"), "of a call beyond max_queue: wait for room, or fail_fast with QueueFull"
+    )
     device: Literal["auto", "gpu", "cpu"] = setting("auto", one_of("auto", "gpu", "cpu"), "auto, gpu or cpu")
     auto_download: bool = setting(True, FLAG, "fetch a model that is not cached at first use")
     cache_dir: str | os.PathLike[str] | None = setting(

@@ -1,50 +1,88 @@
-"""The way of a text: tokens, batches, the MLX thread, one door that every vector leaves by."""
+"""The way of a text: tokens, batches, passes shared with other callers, one door that every vector leaves by."""
 
 from __future__ import annotations
 
+import asyncio
+import os
+import threading
+import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass
-from typing import Final
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Final, ParamSpec, TypeVar
 
 from ..checkpoint.locate import local_folder
-from ..errors import EngineError
+from ..errors import QueueFull
 from ..progress import progress_bar
 from ..settings import MachineSettings, VectorSettings
 from ..texts import check_texts
-from .batching import ENOUGH_TOKENS, plan_batches
-from .cached_texts import recall
+from .counts import Counts
 from .mlx_thread import mlx_thread
 from .model import Model, ModelSpec, find_loaded, get_model
-from .plan import Kind, Plan, make_plan
-from .prompts import own_tokens
-from .tokens import TokenIds
+from .plan import Kind
+from .request import Embedded, Request, Vectors, finish
+from .scheduler import UNKNOWN_S, Call, Limits, Scheduler
 from .vector_cache import shared_cache
+from .waiting import Rows, Work
 
-Vectors = npt.NDArray[np.float32]
+P = ParamSpec("P")
+R = TypeVar("R")
 
-# Texts are tokenised and sorted by length in windows of this many, so that the memory for token ids does
-# not grow with the call, while a window is large enough that neighbours in length are really alike.
-WINDOW_TEXTS: Final = 4_096
-FIRST_WINDOW_TEXTS: Final = 512
+__all__ = ["Embedded", "Encoder", "Vectors", "counts", "finish", "scheduler"]
+
 # Batches that wait at the MLX thread: one runs, one is ready. More would only make other callers wait.
 BATCHES_AHEAD: Final = 2
+# An awaited call of more text, or one that has to load or look into a file, takes a thread; a smaller one is
+# tokenised in less time than a thread takes to be told (some 0.2 ms for a thousand characters).
+AT_ONCE_CHARACTERS: Final = 4_096
+# Awaited calls that take a thread at the same time.
+THREADS: Final = 64
+
+# Of all models and functions of the process, as there is one MLX thread.
+counts: Final = Counts()
+scheduler: Final = Scheduler(mlx_thread.submit, observe=counts.add_pass)
 
 
-@dataclass(frozen=True, slots=True)
-class Embedded:
-    """Vectors, (n, dimension) float32, and the tokens of the texts that were computed, with prompts.
+class _Threads:
+    """The threads of awaited calls that block, and how many are taken."""
 
-    `cached` of the texts, equal ones counted once, were not computed: the vector cache had their vectors.
+    def __init__(self) -> None:
+        self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="chroma-mlx-call")
+        self.lock, self.taken = threading.Lock(), 0
+
+    @contextmanager
+    def take(self, policy: str) -> Iterator[ThreadPoolExecutor]:
+        """One of them. Raises QueueFull where all are taken and the policy is not to wait."""
+        with self.lock:
+            if self.taken >= THREADS and policy == "fail_fast":
+                raise QueueFull(pending=self.taken, limit=THREADS, retry_after_s=UNKNOWN_S)
+            self.taken += 1
+        try:
+            yield self.pool
+        finally:
+            with self.lock:
+                self.taken -= 1
+
+
+_threads = _Threads()
+
+
+def _forget() -> None:
+    """In a forked child: a lock that another thread held is never released, and that thread is not there.
+
+    The MLX thread then says what is wrong.
     """
+    global _threads
+    _threads = _Threads()
+    scheduler.forget()
+    counts.forget()
 
-    vectors: Vectors
-    tokens: int
-    cached: int = 0
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget)
 
 
 class Encoder:
@@ -65,114 +103,119 @@ class Encoder:
             auto_download=machine.auto_download,
             show_progress=machine.show_progress,
             max_cache_gb=machine.max_cache_gb,
+            on_load=lambda seconds: counts.add_load(self.vectors.model_name, seconds),
         )
 
     def loaded(self) -> Model | None:
         """The model if it is in memory."""
         return find_loaded(self.spec)
 
-    def encode(self, texts: Sequence[str], kind: Kind) -> Vectors:
+    def encode(self, texts: Sequence[str], kind: Kind, *, timeout_s: float | None = None) -> Vectors:
         """Embeds `texts`: float32, (len(texts), dimension), in their order, every value finite.
 
         As `embed` does, without the count of tokens.
         """
-        return self.embed(texts, kind).vectors
+        return self.embed(texts, kind, timeout_s=timeout_s).vectors
 
-    def embed(self, texts: Sequence[str], kind: Kind) -> Embedded:
+    def embed(self, texts: Sequence[str], kind: Kind, *, timeout_s: float | None = None) -> Embedded:
         """Embeds `texts`: vectors in their order, (len(texts), dimension) float32, every value finite.
 
         With `normalize` every vector has unit length. Equal texts are computed once, and those that the vector
-        cache has, where one is set, not at all. Safe from any thread. Raises InputError naming the text,
-        ConfigError when a setting does not fit the model or the cache's file is none, EngineError when the
-        forward pass gives no usable vector, and what loading raises.
+        cache has, where one is set, not at all. Safe from any thread: calls share forward passes. Raises InputError
+        naming the text, ConfigError when a setting does not fit the model or the cache's file is none,
+        EngineError when the forward pass gives no usable vector, QueueFull under queue_policy="fail_fast",
+        DeadlineExceeded after `timeout_s` seconds (a model that is being loaded is loaded to its end), and what
+        loading raises.
         """
+        with _counted(kind) as answer, scheduler.call(timeout_s=timeout_s) as call:
+            return answer(self._embed(call, texts, kind))
+
+    async def aembed(self, texts: Sequence[str], kind: Kind, *, timeout_s: float | None = None) -> Embedded:
+        """As `embed`, without blocking the event loop. When the task is cancelled, what still waits is not computed."""
+        with _counted(kind) as answer, scheduler.call(timeout_s=timeout_s) as call:
+            texts, model = check_texts(texts), self.loaded()
+            if model is None or self.machine.embedding_cache or sum(map(len, texts)) > AT_ONCE_CHARACTERS:
+                return answer(await self._in_thread(self._embed, call, texts, kind))
+            with Request(texts, kind, self.vectors, self.machine, model) as request:
+                waiting, limits = [], self._limits
+                for rows, work in request.batches():
+                    waiting.append((rows, work.tokens, await self._aput(call, work, limits)))
+                    limits = _let_in(limits)
+                for rows, tokens, future in waiting:
+                    request.accept(rows, await call.aresult(future), tokens)
+            return answer(request.embedded())
+
+    def request(self, texts: Sequence[str], kind: Kind) -> Request:
+        """What of texts is to be computed. Raises InputError, ConfigError and what loading raises."""
         texts = check_texts(texts)
+        # Before the model, which may take long to come: a file that is none would be in vain.
         cache = shared_cache(self.machine.embedding_cache_path, self.machine.embedding_cache_gb)
-        model = self.load()
-        plan = make_plan(self.vectors, model, kind)
-        # Each distinct text with its first place in the call.
-        first: dict[str, int] = {}
-        for place, text in enumerate(texts):
-            first.setdefault(text, place)
-        distinct, places = list(first), list(first.values())
-        vectors = np.empty((len(distinct), plan.dimension), dtype=np.float32)
-        tokens = 0
-        with recall(cache, self.vectors, model, plan, distinct, vectors) as known:
-            new, new_places = [distinct[row] for row in known.missing], [places[row] for row in known.missing]
-            with progress_bar(len(new), self.machine.show_progress) as bar:
-                for indices, raw, batch_tokens in self._run(model, plan, new, new_places):
-                    rows = [known.missing[i] for i in indices]
-                    vectors[rows] = finish(raw, plan.dimension, self.vectors.normalize, [places[row] for row in rows])
-                    known.keep(rows)
-                    tokens += batch_tokens
-                    bar.update(len(indices))
-        if len(distinct) < len(texts):
-            row_of = {text: row for row, text in enumerate(distinct)}
-            vectors = vectors[[row_of[text] for text in texts]]
-        return Embedded(vectors, tokens, known.found)
+        return Request(texts, kind, self.vectors, self.machine, self.load(), cache)
 
-    def _run(
-        self, model: Model, plan: Plan, texts: list[str], places: list[int]
-    ) -> Iterator[tuple[list[int], Vectors, int]]:
-        """(indices, raw vectors, tokens) of each batch; the next is tokenised and queued while one computes."""
-        running: deque[tuple[list[int], Future[Vectors], int]] = deque()
+    def _embed(self, call: Call, texts: Sequence[str], kind: Kind) -> Embedded:
+        waiting: deque[tuple[list[int], int, Future[Rows]]] = deque()
+        with (
+            self.request(texts, kind) as request,
+            progress_bar(request.missing, self.machine.show_progress) as bar,
+        ):
+
+            def accept() -> None:
+                rows, tokens, future = waiting.popleft()
+                bar.update(request.accept(rows, call.result(future), tokens))
+
+            limits = self._limits
+            # The next batch is tokenised and queued while one computes.
+            for rows, work in request.batches():
+                if len(waiting) >= BATCHES_AHEAD:
+                    accept()
+                waiting.append((rows, work.tokens, call.put(work, limits)))
+                limits = _let_in(limits)
+            while waiting:
+                accept()
+        return request.embedded()
+
+    async def _aput(self, call: Call, work: Work, limits: Limits) -> Future[Rows]:
+        """Queues work; while there is no room, a thread waits for it."""
         try:
-            for indices, rows in self._batches(model, plan, texts, places):
-                if len(running) >= BATCHES_AHEAD:
-                    done, future, tokens = running.popleft()
-                    yield done, future.result(), tokens
-                job = mlx_thread.submit(
-                    model.embed, rows, pooling=plan.pooling, skip=plan.skip, prompt=plan.prompt_tokens
-                )
-                running.append((indices, job, sum(map(len, rows))))
-            while running:
-                done, future, tokens = running.popleft()
-                yield done, future.result(), tokens
-        finally:
-            # A caller that left (an error, Ctrl-C) takes its queued work along.
-            for _, future, _ in running:
-                future.cancel()
+            return call.put(work, replace(limits, policy="fail_fast"))
+        except QueueFull:
+            if limits.policy == "fail_fast":
+                raise
+        return await self._in_thread(call.put, work, limits)
 
-    def _batches(
-        self, model: Model, plan: Plan, texts: list[str], places: list[int]
-    ) -> Iterator[tuple[list[int], list[TokenIds]]]:
-        """(indices, token ids) of each batch, window by window; the first is small, so that computing begins soon."""
-        prompt = plan.prompt_tokens if model.reuses(plan.prompt_tokens, plan.pooling) else None
-        most = min(self.machine.batch_tokens, ENOUGH_TOKENS.get(model.device, self.machine.batch_tokens))
-        start, size = 0, FIRST_WINDOW_TEXTS
-        while start < len(texts):
-            window = slice(start, start + size)
-            ids = model.tokenizer.encode(
-                texts[window],
-                prefix=plan.prompt,
-                max_tokens=plan.max_tokens,
-                refuse_long=self.vectors.on_long_text == "error",
-                places=places[window],
-            )
-            for group, lengths in own_tokens(ids, prompt):
-                for batch in plan_batches(lengths, batch_size=self.machine.batch_size, batch_tokens=most):
-                    chosen = [group[index] for index in batch]
-                    yield [start + index for index in chosen], [ids[index] for index in chosen]
-            start, size = start + size, WINDOW_TEXTS
+    async def _in_thread(self, function: Callable[P, R], *arguments: P.args, **others: P.kwargs) -> R:
+        """Runs a function that blocks. Raises what taking a thread raises."""
+        job = partial(function, *arguments, **others)
+        with _threads.take(self.machine.queue_policy) as pool:
+            return await asyncio.get_running_loop().run_in_executor(pool, job)
 
-
-def finish(raw: Vectors, dimension: int, normalize: bool, places: Sequence[int]) -> Vectors:
-    """The one door: cuts to `dimension`, scales to unit length, and lets only finite vectors out.
-
-    raw: (n, full width) float32. Returns (n, dimension) float32. Raises EngineError, with the text's place
-    in the call, for a vector that is not finite or that has no direction to normalise.
-    """
-    vectors = raw[:, :dimension]
-    # Not finite where a value is not. In float64, since the square of a large or small float32 is no float32.
-    norms = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
-    bad = ~np.isfinite(norms[:, 0])
-    if normalize:
-        bad |= norms[:, 0] == 0.0
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise EngineError(
-            f"The model gave text {places[row]} a vector that is {'zero' if norms[row, 0] == 0.0 else 'not finite'}, "
-            "so nothing is returned. The checkpoint is probably damaged, or a conversion in float16 that overflows: "
-            "fetch it again, or use the bfloat16 or a quantised one."
+    @property
+    def _limits(self) -> Limits:
+        machine = self.machine
+        return Limits(
+            max_texts=machine.max_queue,
+            max_tokens=machine.max_queue_tokens,
+            policy=machine.queue_policy,
+            linger_s=machine.batch_timeout_ms / 1000,
         )
-    return (vectors / norms).astype(np.float32) if normalize else vectors
+
+
+def _let_in(limits: Limits) -> Limits:
+    """What was let in is not refused halfway."""
+    return replace(limits, policy="wait")
+
+
+@contextmanager
+def _counted(kind: Kind) -> Iterator[Callable[[Embedded], Embedded]]:
+    """Counts a call that gave its answer, or its error."""
+    started = time.perf_counter()
+
+    def answer(found: Embedded) -> Embedded:
+        counts.add_call(kind, found, seconds=time.perf_counter() - started)
+        return found
+
+    try:
+        yield answer
+    except BaseException as error:
+        counts.add_error(error)
+        raise

@@ -91,7 +91,9 @@ class MLXThread:
     def _work(self) -> None:
         while (item := self._next_job()) is not None:
             future, job = item
-            if not self._stopping and future.set_running_or_notify_cancel():
+            if self._stopping:
+                future.cancel()
+            elif future.set_running_or_notify_cancel():
                 try:
                     future.set_result(job())
                 except BaseException as error:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +24,7 @@ from ..checkpoint.locate import locate
 from ..errors import CheckpointDiffers, CheckpointError, CorruptCheckpoint, EngineError
 from ..models.architecture import Encoder, find_architecture, find_defaults
 from ..models.defaults import Defaults
+from ..models.groups import GROUP_PADDING
 from ..models.known import find_known
 from .mlx_thread import mlx_thread
 from .prompts import Prompts, is_reusable
@@ -71,12 +74,12 @@ class Model:
         """
         import mlx.core as mx
 
-        from ..models.batch import GROUP_PADDING, LIST_STEP, make_batch
+        from ..models.batch import LIST_STEP, make_batch
         from .pooling import mean, wanted_tokens
 
         lengths = np.array([len(row) for row in rows], dtype=np.int32)
         wanted = wanted_tokens(lengths, pooling, skip)
-        padding, step = GROUP_PADDING[self.device], LIST_STEP[self.device]
+        padding, step = self.group_padding, LIST_STEP[self.device]
         if self.device == "cpu":
             # A layer's largest product: the feed-forward is some three times as wide as the model.
             use_threads_for(2.0 * int(lengths.sum()) * self.dimension * 3 * self.dimension)
@@ -95,6 +98,11 @@ class Model:
                 f"MLX failed on a batch of {len(rows)} texts of {sum(map(len, rows))} tokens: {error}. If memory ran "
                 "out, lower batch_tokens or max_tokens."
             ) from error
+
+    @property
+    def group_padding(self) -> int:
+        """The places that attention may pad in a group of texts."""
+        return GROUP_PADDING[self.device]
 
     def reuses(self, prompt: TokenIds, pooling: str) -> bool:
         """Whether texts behind `prompt` cost only their own tokens."""
@@ -118,12 +126,17 @@ if hasattr(os, "register_at_fork"):
 
 
 def get_model(
-    spec: ModelSpec, *, auto_download: bool, show_progress: bool | None, max_cache_gb: float | None = None
+    spec: ModelSpec,
+    *,
+    auto_download: bool,
+    show_progress: bool | None,
+    max_cache_gb: float | None = None,
+    on_load: Callable[[float], None] = lambda seconds: None,
 ) -> Model:
     """The model of `spec`, loaded at the first call and shared from then on. Safe from any thread.
 
     With `max_cache_gb` the models used least recently leave the cache after a download: of those that this
-    program fetched, and never one in use.
+    program fetched, and never one in use. `on_load` is told the seconds that loading took, if it was needed.
 
     Raises ModelNotFound, DownloadError, CheckpointError or one of its kinds, EngineError. A failure is
     not kept: the next call tries again.
@@ -144,7 +157,9 @@ def get_model(
                 on_fetch=fetched.append,
             )
             mark_used(folder)  # before it is read, so that no other process prunes it meanwhile
+            started = time.perf_counter()
             model = load_model(folder, device=spec.device)
+            on_load(time.perf_counter() - started)
             _report_differences(spec.model_name, model)
             _models[spec] = model
             if fetched and max_cache_gb is not None:
@@ -173,6 +188,11 @@ def _report_differences(model_name: str, model: Model) -> None:
 def find_loaded(spec: ModelSpec) -> Model | None:
     """The model of `spec` if it is in memory."""
     return _models.get(spec)
+
+
+def loaded_models() -> list[Model]:
+    """Every model in memory, once."""
+    return list({id(model): model for model in list(_models.values())}.values())
 
 
 def unload_models() -> None:

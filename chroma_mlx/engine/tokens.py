@@ -78,12 +78,19 @@ class Tokenizer:
         return np.array(ids[: len(ids) - len(self._tail)], dtype=np.int32)
 
     def encode(
-        self, texts: Sequence[str], *, prefix: str, max_tokens: int, refuse_long: bool, places: Sequence[int]
+        self,
+        texts: Sequence[str],
+        *,
+        prefix: str,
+        max_tokens: int,
+        refuse_long: bool,
+        places: Sequence[int],
+        cut: list[int] | None = None,
     ) -> list[TokenIds]:
         """Token ids of each text behind `prefix`, special tokens included: int32, 1 to `max_tokens` long.
 
         A longer text is cut before its closing special tokens, or with `refuse_long` raises TextTooLong
-        (naming the text's place in the call, from `places`).
+        (naming the text's place in the call, from `places`). The places of texts that were cut are added to `cut`.
         """
         encoded = []
         for place, ids in zip(places, self._ids([prefix + text for text in texts] if prefix else texts), strict=True):
@@ -91,8 +98,27 @@ class Tokenizer:
                 if refuse_long:
                     raise TextTooLong(index=place, tokens=len(ids), limit=max_tokens)
                 ids = self._cut(ids, max_tokens)
+                if cut is not None:
+                    cut.append(place)
             encoded.append(np.array(ids, dtype=np.int32))
         return encoded
+
+    def count(self, texts: Sequence[str]) -> int:
+        """Tokens of all texts, special ones included, none cut."""
+        return sum(map(len, self._ids(texts)))
+
+    def text_of(self, ids: Sequence[int]) -> str | None:
+        """The text that has exactly these token ids (special ones around it or not); None where there is none.
+
+        So ids of another tokenizer are hardly ever taken for this one's.
+        """
+        own = list(ids)
+        for head, tail in ((self._head, self._tail), ([], self._tail), (self._head, []), ([], [])):
+            if own[: len(head)] == head and own[len(own) - len(tail) :] == tail:
+                own = own[len(head) : len(own) - len(tail)]
+                break
+        text: str = self._tokenizer.decode(own, skip_special_tokens=False)
+        return text if self._tokenizer.encode(text, add_special_tokens=False).ids == own else None
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         return [

@@ -59,6 +59,10 @@ class MLXEmbeddingFunction(SavedFunction):
         on_long_text: Literal["truncate", "error"] = AS_CONFIGURED,
         batch_size: int = AS_CONFIGURED,
         batch_tokens: int = AS_CONFIGURED,
+        batch_timeout_ms: float = AS_CONFIGURED,
+        max_queue: int = AS_CONFIGURED,
+        max_queue_tokens: int = AS_CONFIGURED,
+        queue_policy: Literal["wait", "fail_fast"] = AS_CONFIGURED,
         device: Literal["auto", "gpu", "cpu"] = AS_CONFIGURED,
         cache_dir: str | os.PathLike[str] | None = AS_CONFIGURED,
         auto_download: bool = AS_CONFIGURED,
@@ -84,20 +88,18 @@ class MLXEmbeddingFunction(SavedFunction):
                 (Qwen3: "Instruct: {task}\\nQuery:"); "" is none; None is the checkpoint's own.
             document_instruction: what is put before a document; "" is none, None the checkpoint's own.
             on_long_text: "truncate" cuts a text beyond `max_tokens`, keeping the end token; "error" raises.
-            batch_size: most texts in a forward pass (32).
-            batch_tokens: most tokens in a forward pass (16384); a CPU takes 1024 at most, one longer text apart.
+            batch_size, batch_tokens: most texts (32) and tokens (16384; on a CPU 1024) in a forward pass.
+            batch_timeout_ms: how long the engine waits for other calls under way to share a forward pass (5).
+            max_queue, max_queue_tokens: most texts (4096) and tokens (1048576) of all calls that wait for it.
+            queue_policy: beyond them "wait" for room, or "fail_fast": raise QueueFull, with the time to come back.
             device: "gpu", "cpu", or "auto" for the GPU where MLX has one.
             cache_dir: where models are downloaded to; None is the Hugging Face cache.
             auto_download: whether a model that is not cached is fetched at first use (True).
-            max_cache_gb: the most that models fetched by this package may take, in 10**9 bytes; after a
-                download those used least recently leave. None is no limit.
+            max_cache_gb: the most that models fetched by this package may take, in 10**9 bytes; None is no limit.
             show_progress: None shows a bar on a terminal when work takes long.
-            embedding_cache: a file that keeps vectors, so that a text that comes again under the same settings
-                is not computed again; made when it is not there. None is no such file.
-            embedding_cache_gb: the most that the file may take, in 10**9 bytes (1.0); the vectors used least
-                recently leave.
-            config: an EmbeddingConfig, or the path of a file; None looks for one. Its `mode` is the
-                router's affair: this function always computes.
+            embedding_cache: a file that keeps vectors for when their text comes again; None is no such file.
+            embedding_cache_gb: the most that the file may take, in 10**9 bytes (1.0).
+            config: an EmbeddingConfig, or the path of a file; None looks for one. Its `mode` is not for here.
 
         Raises ConfigError for an argument or a configuration that is not allowed.
         """
@@ -110,7 +112,7 @@ class MLXEmbeddingFunction(SavedFunction):
 
         Returns one float32 array of shape (dimension,) a text: rows of one block, which is what Chroma
         takes fastest. Raises InputError naming the text, ModelNotFound, DownloadError, CheckpointError,
-        ConfigError, EngineError, MissingPackage or BLASError; Chroma has stored nothing then.
+        ConfigError, EngineError, QueueFull, MissingPackage or BLASError; Chroma has stored nothing then.
         """
         return self._embed(input, "document")
 
@@ -118,14 +120,26 @@ class MLXEmbeddingFunction(SavedFunction):
         """Embeds queries, behind the model's instruction. Returns and raises as for documents."""
         return self._embed(input, "query")
 
-    def encode(self, texts: Sequence[str], kind: Kind = "document") -> Vectors:
+    def encode(self, texts: Sequence[str], kind: Kind = "document", *, timeout_s: float | None = None) -> Vectors:
         """The vectors as one array, (len(texts), dimension) float32; `kind` is "document" or "query".
 
-        Raises what a call raises.
+        Raises DeadlineExceeded after `timeout_s` seconds, and what a call raises.
         """
+        self._check_kind(kind)
+        return self.encoder().encode(texts, kind, timeout_s=timeout_s)
+
+    @staticmethod
+    def _check_kind(kind: str) -> None:
         if kind not in ("document", "query"):
             raise ConfigError(f"kind is {kind!r}, which is not allowed. Set it to 'document' or 'query'.")
-        return self.encoder().encode(texts, kind)
+
+    async def aembed(self, texts: Sequence[str], kind: Kind = "document", *, timeout_s: float | None = None) -> Vectors:
+        """As `encode`, without blocking the event loop; when the task is cancelled, what waits is not computed.
+
+        Raises DeadlineExceeded after `timeout_s` seconds, and what a call raises.
+        """
+        self._check_kind(kind)
+        return (await self.encoder().aembed(texts, kind, timeout_s=timeout_s)).vectors
 
     def load(self) -> None:
         """Loads the model now, where the first text would have to wait for it (or fail for want of it).

@@ -17,13 +17,12 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
+from .groups import plan_groups
+
 Ints = npt.NDArray[np.int32]
 KeysValues = tuple[mx.array, mx.array]
 M = TypeVar("M")
 
-# The places that attention may pad in a group of rows. A group costs some small operations a layer, a padded
-# place a quarter of a token (measured on a CPU with 0.6B shapes); a GPU starts operations dearly.
-GROUP_PADDING: Final = {"cpu": 16, "gpu": 1024}
 # A matrix product of few rows is fastest on a CPU at a multiple of so many: with OpenBLAS's kernels 13 rows take
 # 1.8 ms and 16 rows 1.4 (1024 x 3072, 2 cores). So a list shorter than SHORT_LIST is filled up.
 LIST_STEP: Final = {"cpu": 8, "gpu": 1}
@@ -195,16 +194,3 @@ def make_batch(
         prefix=prefix,
         kept=[] if keep else None,
     )
-
-
-def plan_groups(counts: Sequence[int], padding: int) -> list[slice]:
-    """Which neighbours share a group: while padding them to the longest takes at most `padding` places."""
-    groups: list[slice] = []
-    start = longest = total = 0
-    for index, count in enumerate(counts):
-        widest = max(longest, count)
-        if index > start and widest * (index + 1 - start) - total - count > padding:
-            groups.append(slice(start, index))
-            start, widest, total = index, count, 0
-        longest, total = widest, total + count
-    return [*groups, slice(start, len(counts))]

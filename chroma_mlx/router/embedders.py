@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import importlib.util
 import sys
@@ -48,6 +49,9 @@ class Embedder(Protocol):
     def embed(self, texts: Sequence[str], kind: Kind) -> Embedded:
         """The vectors of `texts`, and the tokens computed for them."""
 
+    async def aembed(self, texts: Sequence[str], kind: Kind) -> Embedded:
+        """The same, without blocking the event loop."""
+
     def embed_again(self, texts: Sequence[str]) -> Vectors:
         """The vectors of stored documents, which are cut where they are too long, whatever the settings say."""
 
@@ -86,6 +90,10 @@ class MLXEmbedder:
     def embed(self, texts: Sequence[str], kind: Kind) -> Embedded:
         """See Embedder. Raises what the function raises."""
         return self._encoder.embed(texts, kind)
+
+    async def aembed(self, texts: Sequence[str], kind: Kind) -> Embedded:
+        """See Embedder; when the task is cancelled, what still waits is not computed."""
+        return await self._encoder.aembed(texts, kind)
 
     def embed_again(self, texts: Sequence[str]) -> Vectors:
         """See Embedder. Raises what the function raises."""
@@ -219,6 +227,10 @@ class MockEmbedder:
 
         return Embedded(self.function.encode(texts), 0)
 
+    async def aembed(self, texts: Sequence[str], kind: Kind) -> Embedded:
+        """See Embedder."""
+        return await asyncio.to_thread(self.embed, texts, kind)
+
     def embed_again(self, texts: Sequence[str]) -> Vectors:
         """See Embedder."""
         return self.function.encode(texts)
@@ -286,6 +298,10 @@ class UserProvidedEmbedder:
                 "their order."
             )
         return Embedded(vectors, 0)
+
+    async def aembed(self, texts: Sequence[str], kind: Kind) -> Embedded:
+        """See Embedder: `query_function` is called in a thread."""
+        return await asyncio.to_thread(self.embed, texts, kind)
 
     def embed_again(self, texts: Sequence[str]) -> Vectors:
         """Raises VectorsOnly: no document is embedded here."""

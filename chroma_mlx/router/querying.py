@@ -43,7 +43,7 @@ def query(
         yield from _check_width(target, target.embedder.width(), "this configuration makes")
         if target.embedder.embeds_documents:
             yield from target.settle()
-        embedded = yield Call(target.embedder.embed, {"texts": texts, "kind": "query"}, computes=True)
+        embedded = yield from target.embed(texts, "query")
         rows, tokens = list(embedded.vectors), embedded.tokens
     else:
         rows = _read_vectors([] if vectors is None else vectors)

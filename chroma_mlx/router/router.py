@@ -22,8 +22,9 @@ from .report import Health, ModelInfo, Usage, UsageCounter
 from .steps import run, run_async
 
 if TYPE_CHECKING:
-    from ..engine.encoder import Vectors
+    from ..engine.encoder import Embedded, Vectors
     from ..engine.plan import Kind
+    from ..engine.stats import Stats
 
 
 class EmbeddingRouter:
@@ -121,10 +122,27 @@ class EmbeddingRouter:
 
         Raises what the mode's function raises.
         """
-        if kind not in ("document", "query"):
-            raise ConfigError(f"kind is {kind!r}, which is not allowed. Set it to 'document' or 'query'.")
+        _check_kind(kind)
         started = time.perf_counter()
-        embedded = self._embedder.embed(texts, kind)
+        return self._count(self._embedder.embed(texts, kind), kind, started)
+
+    async def aembed(self, texts: Sequence[str], kind: Kind = "document") -> Vectors:
+        """As `embed`, without blocking the event loop."""
+        _check_kind(kind)
+        started = time.perf_counter()
+        embedder = await asyncio.to_thread(lambda: self._embedder) if self._chosen is None else self._chosen
+        return self._count(await embedder.aembed(texts, kind), kind, started)
+
+    def stats(self) -> Stats:
+        """What the engine of this process did and holds: plain numbers, with p50, p95 and p99.
+
+        Of all functions and routers in the process, since they share one engine; `usage` is this router's own.
+        """
+        from ..engine.stats import take_stats
+
+        return take_stats()
+
+    def _count(self, embedded: Embedded, kind: Kind, started: float) -> Vectors:
         counted = {"queries" if kind == "query" else "embedded": len(embedded.vectors)}
         self._usage.add(**counted, tokens=embedded.tokens, milliseconds=(time.perf_counter() - started) * 1000)
         return embedded.vectors
@@ -192,6 +210,11 @@ class EmbeddingRouter:
             )
             return MockEmbedder(self.config)
         return embedder
+
+
+def _check_kind(kind: str) -> None:
+    if kind not in ("document", "query"):
+        raise ConfigError(f"kind is {kind!r}, which is not allowed. Set it to 'document' or 'query'.")
 
 
 def _is_asynchronous(client: Any) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Awaitable, Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias, TypeVar
 
@@ -18,11 +18,15 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call to make: of the client or a collection, or with `computes` one that takes the processor's time."""
+    """A call to make: of the client or a collection, or with `computes` one that takes the processor's time.
+
+    `awaited` is its form for an event loop, where it has one of its own.
+    """
 
     function: Callable[..., Any]
     arguments: Mapping[str, Any] = field(default_factory=dict)
     computes: bool = False
+    awaited: Callable[..., Awaitable[Any]] | None = None
 
 
 Steps: TypeAlias = Generator[Call, Any, R]
@@ -52,7 +56,9 @@ async def run_async(steps: Steps[R]) -> R:
         call = next(steps)
         while True:
             try:
-                if call.computes:
+                if call.awaited is not None:
+                    answer = await call.awaited(**call.arguments)
+                elif call.computes:
                     answer = await asyncio.to_thread(call.function, **call.arguments)
                 else:
                     answer = call.function(**call.arguments)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ from .same_space import check_same_space, has_few_bits
 from .steps import Call, Steps
 
 if TYPE_CHECKING:
+    from ..engine.encoder import Embedded
     from ..engine.fingerprint import Fingerprint
+    from ..engine.plan import Kind
 
 # A key of older Chroma that says the space again; modify() refuses metadata that has it.
 SPACE_KEY = "hnsw:space"
@@ -52,6 +54,12 @@ class Target:
         configuration = self.chroma.configuration_json
         index = configuration.get("hnsw") or configuration.get("spann") or {}
         return str(index.get("space") or "l2")
+
+    def embed(self, texts: Sequence[str | None], kind: Kind) -> Steps[Embedded]:
+        """The vectors of `texts`, and the tokens computed for them."""
+        embedder, arguments = self.embedder, {"texts": texts, "kind": kind}
+        embedded: Embedded = yield Call(embedder.embed, arguments, computes=True, awaited=embedder.aembed)
+        return embedded
 
     def find_width(self) -> Steps[int | None]:
         """The width of the stored vectors, None while there are none. Asks until it is known: it never changes."""

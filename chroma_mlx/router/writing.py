@@ -117,7 +117,7 @@ def _embed(target: Target, columns: Columns, places: Sequence[int]) -> Steps[int
     """Embeds the texts at `places` into their rows; returns the tokens. Errors name the record, not the text."""
     texts = [columns.texts[place] for place in places]
     try:
-        embedded = yield Call(target.embedder.embed, {"texts": texts, "kind": "document"}, computes=True)
+        embedded = yield from target.embed(texts, "document")
     except TextTooLong as error:
         place = places[error.index or 0]
         reason = (

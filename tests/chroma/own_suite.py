@@ -68,8 +68,8 @@ def collections(*args: Any, **kwargs: Any) -> st.SearchStrategy[Any]:
 _encode = Encoder.encode
 
 
-def counted(self: Encoder, texts: Any, kind: Any) -> Any:
-    vectors = _encode(self, texts, kind)
+def counted(self: Encoder, texts: Any, kind: Any, **others: Any) -> Any:
+    vectors = _encode(self, texts, kind, **others)
     _texts[_running] += len(texts)
     return vectors
 

@@ -28,6 +28,10 @@ MACHINE = {
     "show_progress",
     "embedding_cache",
     "embedding_cache_gb",
+    "batch_timeout_ms",
+    "max_queue",
+    "max_queue_tokens",
+    "queue_policy",
 }
 VECTORS = {
     "model_name",

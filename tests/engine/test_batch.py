@@ -59,7 +59,7 @@ def test_rows_hold_each_text_and_give_the_list_back(lengths: list[int], padding:
 
 @given(LENGTHS, st.integers(0, 40))
 def test_a_group_ends_only_where_the_next_text_needs_too_much_padding(lengths: list[int], padding: int) -> None:
-    from chroma_mlx.models.batch import plan_groups
+    from chroma_mlx.models.groups import plan_groups
 
     groups = plan_groups(lengths, padding)
     assert [index for group in groups for index in range(group.start, group.stop)] == list(range(len(lengths)))

@@ -21,12 +21,11 @@ from hypothesis import strategies as st
 from small import CHECKPOINTS, CONFIG, make_tensors, read_texts, write_checkpoint
 
 from chroma_mlx import MLXEmbeddingFunction
-from chroma_mlx.engine import encoder as encoder_module
+from chroma_mlx.engine import request as request_module
 from chroma_mlx.engine.batching import ENOUGH_TOKENS
 from chroma_mlx.engine.encoder import Encoder
 from chroma_mlx.engine.mlx_thread import CACHE_LIMIT_BYTES, MLXThread, mlx_thread
 from chroma_mlx.engine.model import Model, ModelSpec, _choose_device, find_loaded, get_model, unload_models
-from chroma_mlx.engine.plan import make_plan
 from chroma_mlx.errors import ConfigError, EngineError, InputError, TextTooLong
 from chroma_mlx.settings import MachineSettings, VectorSettings
 
@@ -119,7 +118,7 @@ def test_equal_texts_are_computed_once_and_returned_everywhere() -> None:
     encoder = Encoder(VectorSettings(model_name=FOLDER), MachineSettings(device="cpu", batch_size=1))
     model = encoder.load()
     rows = 0
-    batches = encoder_module.plan_batches
+    batches = request_module.plan_batches
 
     def counted(lengths: list[int], **budgets: int) -> list[list[int]]:
         nonlocal rows
@@ -127,7 +126,7 @@ def test_equal_texts_are_computed_once_and_returned_everywhere() -> None:
         return batches(lengths, **budgets)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder_module, "plan_batches", counted)
+        patch.setattr(request_module, "plan_batches", counted)
         vectors = encoder.encode(texts, "document")
     assert rows == 3
     assert model is encoder.load()
@@ -139,8 +138,8 @@ def test_equal_texts_are_computed_once_and_returned_everywhere() -> None:
 def test_windows_of_texts_give_the_vectors_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = read_texts()
     want = encode(texts)
-    monkeypatch.setattr(encoder_module, "FIRST_WINDOW_TEXTS", 3)
-    monkeypatch.setattr(encoder_module, "WINDOW_TEXTS", 5)
+    monkeypatch.setattr(request_module, "FIRST_WINDOW_TEXTS", 3)
+    monkeypatch.setattr(request_module, "WINDOW_TEXTS", 5)
     worst = distance(encode(texts), want)
     assert worst < SAME, f"differs by {worst:.1e}"
 
@@ -208,8 +207,8 @@ def test_a_long_text_is_named_by_its_place_in_the_call() -> None:
 
 
 def test_a_long_text_in_a_later_window_is_named_by_its_place_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoder_module, "FIRST_WINDOW_TEXTS", 1)
-    monkeypatch.setattr(encoder_module, "WINDOW_TEXTS", 2)
+    monkeypatch.setattr(request_module, "FIRST_WINDOW_TEXTS", 1)
+    monkeypatch.setattr(request_module, "WINDOW_TEXTS", 2)
     with pytest.raises(TextTooLong, match="Text 5 has"):
         encode(["a", "b", "a", "c", "d", "long " * 40], max_tokens=40, on_long_text="error")
 
@@ -353,8 +352,7 @@ def test_what_is_released_goes_back_to_the_system() -> None:
 
 def test_a_cpu_gets_no_larger_batch_than_it_gains_from() -> None:
     one = Encoder(VectorSettings(model_name=FOLDER), MachineSettings(device="cpu", batch_size=1_000))
-    model, texts = one.load(), ["a text of twenty-five tok"] * 200
-    plan = make_plan(one.vectors, model, "document")
-    sizes = [sum(map(len, rows)) for _, rows in one._batches(model, plan, texts, list(range(200)))]
+    texts = [f"a text of twenty-five {number:03}" for number in range(200)]
+    sizes = [sum(map(len, work.rows)) for _, work in one.request(texts, "document").batches()]
     assert max(sizes) <= ENOUGH_TOKENS["cpu"] < sum(sizes)
     assert min(sizes[:-1]) > ENOUGH_TOKENS["cpu"] - 30

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from small import CHECKPOINTS, CONFIG, read_texts, write_checkpoint
 
 from chroma_mlx.engine.encoder import Encoder
-from chroma_mlx.engine.plan import make_plan
 from chroma_mlx.engine.prompts import (
     KEPT_TOKENS,
     LONGEST_PROMPT,
@@ -165,11 +164,10 @@ def test_texts_that_are_cut_on_the_left_lose_the_prompt_and_nothing_else(
 
 def test_a_reused_prompt_does_not_count_for_the_size_of_a_batch(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model")
-    texts = ["word"] * 32
+    texts = [f"{number:04}" for number in range(32)]
     for pooling, batches in (("last", 1), ("mean", 11)):  # what is pooled itself is computed each time
         one = encoder(folder, query_instruction="x" * 300 + ": ", pooling=pooling)
-        model = one.load()
-        made = list(one._batches(model, make_plan(one.vectors, model, "query"), texts, list(range(32))))
+        made = list(one.request(texts, "query").batches())
         assert len(made) == batches
 
 
@@ -248,13 +246,13 @@ def test_a_batch_keeps_its_tokens_where_some_texts_lost_the_prompt(tmp_path: Pat
     folder = write_checkpoint(tmp_path / "model", files={"tokenizer_config.json": {"truncation_side": "left"}})
     settings = VectorSettings(model_name=str(folder), query_instruction=PROMPT, max_tokens=100)
     one = Encoder(settings, MachineSettings(device="cpu", batch_tokens=300))
-    model, texts = one.load(), [f"text {number}" for number in range(60)]
-    plan = make_plan(one.vectors, model, "query")
+    texts = [f"text {number}" for number in range(60)]
     for lost in (1, 5):
         some = texts + [f"{number} is longer than what the limit leaves of it" for number in range(lost)]
-        made = list(one._batches(model, plan, some, list(range(len(some)))))
+        request = one.request(some, "query")
+        made = list(request.batches())
         assert sorted(index for indices, _ in made for index in indices) == list(range(len(some)))
-        most = max(computed(rows, plan.prompt_tokens) for _, rows in made)
+        most = max(computed(work.rows, request.plan.prompt_tokens) for _, work in made)
         assert most <= 300, f"{most} tokens with {lost} texts that lost the prompt"
         assert len(made) <= 4, "the others reuse the prompt, and fill their batches"
 
