@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .config import EmbeddingConfig
 from .errors import ChromaMLXError
-from .functions import MLXEmbeddingFunction, MockEmbeddingFunction, UserProvidedFunction
+from .functions import MLXEmbeddingFunction, MockEmbeddingFunction, RemoteEmbeddingFunction, UserProvidedFunction
 
 if TYPE_CHECKING:
     from .router import EmbeddingRouter, Hit, Hits, Record, WriteResult
@@ -29,6 +29,7 @@ __all__ = [
     "MLXEmbeddingFunction",
     "MockEmbeddingFunction",
     "Record",
+    "RemoteEmbeddingFunction",
     "UserProvidedFunction",
     "WriteResult",
     "__version__",

@@ -55,6 +55,14 @@ def test_text_and_vectors_go_into_one_call(tmp_path: Path) -> None:
     assert last == "3 records, says Chroma itself"
 
 
+def test_a_server_holds_the_model_of_a_collection(tmp_path: Path) -> None:
+    assert run_example("serve_and_query.py", tmp_path) == [
+        "bread Knead the dough for ten minutes, then let it rise under a cloth.",
+        "builtin, 256 dimensions, loaded: True",
+        "no mlx in this program",
+    ]
+
+
 def test_an_application_is_tested_without_a_model() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "."],
@@ -68,11 +76,20 @@ def test_an_application_is_tested_without_a_model() -> None:
 
 
 def test_every_example_is_tested_here() -> None:
-    tested = {"quickstart.py", "reopen.py", "user_provided.py", "mixed_records.py", "app_with_tests"}
+    tested = {
+        "quickstart.py",
+        "reopen.py",
+        "user_provided.py",
+        "mixed_records.py",
+        "serve_and_query.py",
+        "app_with_tests",
+    }
     assert {file.name for file in EXAMPLES.iterdir() if not file.name.startswith(("_", "."))} == tested
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/router.md", "docs/adding-a-model.md", "docs/models.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/router.md", "docs/adding-a-model.md", "docs/models.md", "docs/metrics.md"]
+)
 def test_the_snippets_of_a_page_run_and_print_what_it_shows(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,9 +11,9 @@ from chromadb.errors import ChromaError
 
 from .. import __version__
 from ..errors import ChromaMLXError
-from . import config, demo, doctor, embed, models, verify
+from . import config, demo, doctor, embed, models, serve, verify
 
-COMMANDS = (demo, embed, config, models, verify, doctor)
+COMMANDS = (demo, embed, serve, config, models, verify, doctor)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -2,6 +2,7 @@
 
 from .mlx import MLXEmbeddingFunction
 from .mock import MockEmbeddingFunction
+from .remote import RemoteEmbeddingFunction
 from .user_provided import UserProvidedFunction
 
-__all__ = ["MLXEmbeddingFunction", "MockEmbeddingFunction", "UserProvidedFunction"]
+__all__ = ["MLXEmbeddingFunction", "MockEmbeddingFunction", "RemoteEmbeddingFunction", "UserProvidedFunction"]

@@ -1,0 +1,1 @@
+"""One process holds the model for many: HTTP and gRPC (the extra `server`)."""

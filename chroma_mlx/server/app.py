@@ -1,0 +1,239 @@
+"""The HTTP routes."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Final, TypeVar
+
+import orjson
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from .. import __version__
+from ..engine.encoder import Vectors
+from ..errors import ChromaMLXError
+from ..metrics import CONTENT_TYPE
+from . import bodies
+from .gate import Gate, problem_body
+from .numbers import RequestNumbers
+from .options import ServerOptions
+from .problems import CLIENT_GONE, Problem, explain
+from .service import EmbeddingService
+
+log: Final = logging.getLogger("chroma_mlx.server")
+R = TypeVar("R")
+# Numbers that are serialised before other requests have their turn.
+BLOCK: Final = 2**18
+
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    401: {"model": bodies.ProblemAnswer, "description": "The key is missing or wrong."},
+    404: {"model": bodies.ProblemAnswer, "description": "The model is not served here."},
+    408: {"model": bodies.ProblemAnswer, "description": "The body did not come."},
+    413: {"model": bodies.ProblemAnswer, "description": "The body, the number of texts or a text is too large."},
+    422: {"model": bodies.ProblemAnswer, "description": "The field that is named is not valid."},
+    503: {"model": bodies.ProblemAnswer, "description": "Overloaded, or stopping: see Retry-After."},
+    504: {"model": bodies.ProblemAnswer, "description": "The request was not answered in time."},
+}
+OPENAI_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": bodies.OpenAIProblemAnswer, "description": text}
+    for status, text in (
+        (400, "Not valid: `param` says what."),
+        (401, "The key is missing or wrong."),
+        (404, "The model is not served here."),
+        (408, "The body did not come."),
+        (413, "The body, the number of texts or a text is too large."),
+        (429, "Overloaded: see Retry-After."),
+        (503, "The model is not to be had, or the server is stopping."),
+        (504, "The request was not answered in time."),
+    )
+}
+
+
+def make_app(
+    options: ServerOptions, service: EmbeddingService | None = None, numbers: RequestNumbers | None = None
+) -> FastAPI:
+    """The application. Its models are loaded by `service.load()`, or by the first request."""
+    service = service or EmbeddingService(options)
+    numbers = numbers or RequestNumbers()
+
+    app = FastAPI(
+        title="chroma-mlx",
+        version=__version__,
+        description="Local embeddings by MLX: the native API, and OpenAI's.",
+    )
+    app.state.service = service
+    _add_native(app, service)
+    _add_openai(app, service)
+    _add_state(app, service, numbers)
+    _add_problems(app)
+    app.add_middleware(
+        Gate,
+        api_key=options.api_key,
+        body_bytes=options.limits.body_bytes,
+        observe=numbers.observe,
+        routes=frozenset(route.path for route in app.routes if isinstance(route, Route)),
+    )
+    return app
+
+
+def _add_native(app: FastAPI, service: EmbeddingService) -> None:
+    @app.post("/embed", response_model=bodies.EmbedAnswer, responses=PROBLEMS)
+    async def embed(body: bodies.EmbedBody, request: Request) -> Response:
+        """A vector for each text."""
+        answer = await _unless_gone(
+            request,
+            service.embed(
+                body.texts,
+                model=body.model,
+                kind=body.kind,
+                pooling=body.pooling,
+                normalize=body.normalize,
+                dimension=body.dimension,
+            ),
+        )
+        request.state.about |= {"texts": len(body.texts), "tokens": answer.tokens, "model": answer.model}
+        rest = {
+            "dimension": answer.dimension,
+            "model": answer.model,
+            "space": answer.space,
+            "usage": {"tokens": answer.tokens, "milliseconds": round(answer.milliseconds, 3)},
+        }
+        return await _in_blocks(b'{"embeddings":[', answer.vectors, lambda first, rows: rows, rest)
+
+    @app.get("/models", response_model=list[bodies.ModelAnswer], responses={401: PROBLEMS[401]})
+    async def models() -> list[dict[str, Any]]:
+        """The models that are served."""
+        return service.models()
+
+
+def _add_openai(app: FastAPI, service: EmbeddingService) -> None:
+    @app.post("/v1/embeddings", response_model=bodies.OpenAIAnswer, responses=OPENAI_PROBLEMS)
+    async def embeddings(body: bodies.OpenAIBody, request: Request) -> Response:
+        """As OpenAI's route."""
+        texts = body.texts()
+        answer = await _unless_gone(
+            request, service.embed(texts, model=body.model, kind=body.kind, dimension=body.dimensions)
+        )
+        request.state.about |= {"texts": len(texts), "tokens": answer.tokens, "model": answer.model}
+
+        def data(first: int, rows: Vectors) -> list[dict[str, Any]]:
+            each: Any = rows
+            if body.encoding_format == "base64":
+                each = [base64.b64encode(row.tobytes()).decode("ascii") for row in rows.astype("<f4")]
+            return [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(each, first)]
+
+        usage = {"prompt_tokens": answer.tokens, "total_tokens": answer.tokens}
+        rest = {"model": answer.model, "usage": usage}
+        return await _in_blocks(b'{"object":"list","data":[', answer.vectors, data, rest)
+
+    @app.get("/v1/models", responses={401: OPENAI_PROBLEMS[401]})
+    async def models() -> dict[str, Any]:
+        """The models that are served, as OpenAI lists them."""
+        listed = [
+            {"id": each["name"], "object": "model", "created": 0, "owned_by": "local"} for each in service.models()
+        ]
+        return {"object": "list", "data": listed}
+
+
+def _add_state(app: FastAPI, service: EmbeddingService, numbers: RequestNumbers) -> None:
+    @app.get("/health")
+    async def health() -> dict[str, str]:
+        """Whether the server is alive."""
+        return {"status": "alive"}
+
+    @app.get("/ready", responses={503: {"description": "A model is being loaded, or could not be."}})
+    async def ready() -> Response:
+        """Whether every model is in memory."""
+        return _json({"ready": service.ready}, 200 if service.ready else 503)
+
+    @app.get("/metrics", responses={200: {"content": {"text/plain": {}}}}, response_class=Response)
+    async def metrics() -> Response:
+        """The engine's and the server's numbers, for Prometheus."""
+        return Response(await asyncio.to_thread(numbers.expose), media_type=CONTENT_TYPE)
+
+
+def _add_problems(app: FastAPI) -> None:
+    """Every error as the route's API has it, and none that says more than it should."""
+
+    def respond(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
+        if request.url.path.startswith("/v1/"):
+            # OpenAI's own API knows 429 for overload, which its clients retry, and 400 for what is not valid.
+            status = {422: 400}.get(problem.status, problem.status)
+            problem = replace(problem, status=429 if problem.code == "overloaded" else status)
+        body = problem_body(problem, request.url.path, request.state.request_id)
+        return _json(body, problem.status, {**problem.headers, **(headers or {})})
+
+    @app.exception_handler(ChromaMLXError)
+    async def failed(request: Request, error: ChromaMLXError) -> Response:
+        openai = request.url.path.startswith("/v1/")
+        problem = explain(error, "input" if openai else "texts")
+        if openai and problem.field == "dimension":
+            problem = replace(problem, field="dimensions")  # as it is called there
+        if problem.status == 500:
+            log.error("request failed", exc_info=error, extra={"fields": {"request_id": request.state.request_id}})
+        return respond(request, problem)
+
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> Response:
+        codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 408: "body_timeout"}
+        code = codes.get(error.status_code, "invalid_request")
+        status = {400: 422}.get(error.status_code, error.status_code)  # FastAPI's, of a body that is not even text
+        return respond(request, Problem(status=status, code=code, message=str(error.detail)), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def not_valid(request: Request, error: RequestValidationError) -> Response:
+        first = error.errors()[0]
+        places = list(first["loc"][1:])
+        if first["type"] == "json_invalid":  # the place is that of a character
+            places = []
+        if request.url.path.startswith("/v1/"):  # pydantic names the alternative of `input` behind it
+            places = [place for i, place in enumerate(places) if i == 0 or isinstance(place, int)]
+        field = "".join(f"[{place}]" if isinstance(place, int) else f".{place}" for place in places).lstrip(".")
+        message = f"{field or 'The body'}: {first['msg']}." if field else f"The body is not valid: {first['msg']}."
+        return respond(request, Problem(status=422, code="invalid_request", message=message, field=field or None))
+
+
+async def _unless_gone(request: Request, work: Awaitable[R]) -> R:
+    """What `work` gives; it is cancelled when the client leaves."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(_leaves(request))
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
+            raise HTTPException(CLIENT_GONE, "The client left.")
+        return task.result()
+    finally:
+        task.cancel()
+        gone.cancel()
+
+
+async def _leaves(request: Request) -> None:
+    """Returns when the client is gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _in_blocks(
+    head: bytes, vectors: Vectors, shown: Callable[[int, Vectors], Any], rest: dict[str, Any]
+) -> Response:
+    """An answer of `head`, a list of what `shown` makes of vectors and the place of the first, and the `rest`."""
+    step, parts = max(1, BLOCK // vectors.shape[1]), []
+    for first in range(0, len(vectors), step):
+        block = shown(first, vectors[first : first + step])
+        parts.append(orjson.dumps(block, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
+        await asyncio.sleep(0)
+    body = b"".join([head, b",".join(parts), b"],", orjson.dumps(rest)[1:]])
+    return Response(body, media_type="application/json")
+
+
+def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Response(body, status, headers, media_type="application/json")

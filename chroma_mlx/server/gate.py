@@ -1,0 +1,186 @@
+"""Before and behind every HTTP request: its id, the key, the size of its body, the log line and the numbers."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Final
+
+import orjson
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from .problems import Problem, explain
+
+log: Final = logging.getLogger("chroma_mlx.server")
+# What probes ask, which hold no key.
+OPEN_PATHS: Final = frozenset({"/health", "/ready"})
+# A client's own request id is taken where it can be printed.
+REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+# A client whose whole body takes longer is not waited for.
+BODY_SECONDS: Final = 30.0
+
+Observe = Callable[[str, int, float], None]
+NO_KEY: Final = Problem(
+    status=401,
+    code="invalid_api_key",
+    message="The key is missing or wrong. Send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`.",
+)
+
+
+def has_key(headers: Mapping[str, str], key: str | None) -> bool:
+    """Whether headers, or the metadata of a gRPC call, hold the key; None asks for none."""
+    if key is None:
+        return True
+    scheme, _, bearer = headers.get("authorization", "").partition(" ")
+    given = bearer.strip() if scheme.lower() == "bearer" else headers.get("x-api-key", "")
+    # Takes the same time wherever the first difference is.
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), key.encode())
+
+
+def request_id_of(headers: Mapping[str, str]) -> str:
+    """The client's own id of the request, or a new one."""
+    given = headers.get("x-request-id", "")
+    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+class Gate:
+    """ASGI middleware. `observe` is called with the route, the status and the seconds of every request.
+
+    routes: the paths that there are.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, api_key: str | None, body_bytes: int, observe: Observe, routes: Collection[str]
+    ) -> None:
+        self._app, self._key, self._body_bytes, self._observe, self._routes = app, api_key, body_bytes, observe, routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, headers, status = time.perf_counter(), Headers(scope=scope), 0
+        request_id = request_id_of(headers)
+        scope.setdefault("state", {})["request_id"] = request_id
+        about: dict[str, Any] = scope["state"].setdefault("about", {})
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["x-request-id"] = request_id
+            await send(message)
+
+        try:
+            if (problem := self._refusal(scope["path"], headers)) is not None:
+                await respond(problem, scope, answer)
+            else:
+                await self._app(scope, self._bounded(receive), answer)
+        except Exception as error:  # what nobody foresaw: the client learns that it happened, the log how
+            log.error("request failed", exc_info=error, extra={"fields": {"request_id": request_id}})
+            if status:
+                raise
+            await respond(explain(error), scope, answer)
+        finally:
+            seconds = time.perf_counter() - started
+            # A path that is no route's may be anything, and each would be a series of its own.
+            route = scope["path"] if scope["path"] in self._routes else "unknown"
+            self._observe(route, status, seconds)
+            log.info(
+                "request",
+                extra={
+                    "fields": {
+                        "request_id": request_id,
+                        "method": scope["method"],
+                        "route": route,
+                        "status": status,
+                        "milliseconds": round(seconds * 1000, 2),
+                        **about,
+                    }
+                },
+            )
+
+    def _refusal(self, path: str, headers: Headers) -> Problem | None:
+        if path not in OPEN_PATHS and not has_key(headers, self._key):
+            return NO_KEY
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._body_bytes:
+            return self._too_large()
+        return None
+
+    def _too_large(self) -> Problem:
+        return Problem(
+            status=413, code="request_too_large", message=f"The body is larger than {self._body_bytes} bytes."
+        )
+
+    def _bounded(self, receive: Receive) -> Receive:
+        """`receive` that gives up on a body that is too large, or does not come."""
+        got, whole, until = 0, False, 0.0
+
+        async def bounded() -> Message:
+            nonlocal got, whole, until
+            if whole:  # the next message is that the client is gone, some time
+                return await receive()
+            now = asyncio.get_running_loop().time()
+            until = until or now + BODY_SECONDS
+            try:
+                message = await asyncio.wait_for(receive(), until - now)
+            except asyncio.TimeoutError:
+                raise HTTPException(408, f"The body did not come within {BODY_SECONDS:.0f} seconds.") from None
+            got += len(message.get("body", b""))
+            whole = not message.get("more_body", False)
+            if got > self._body_bytes:
+                raise HTTPException(413, self._too_large().message)
+            return message
+
+        return bounded
+
+
+async def respond(problem: Problem, scope: Scope, send: Send) -> None:
+    """Sends a problem in the form of the route's API."""
+    body = orjson.dumps(problem_body(problem, scope["path"], scope["state"]["request_id"]))
+    headers = {"content-type": "application/json", "content-length": str(len(body)), **problem.headers}
+    if problem.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    raw = [(key.encode(), value.encode()) for key, value in headers.items()]
+    await send({"type": "http.response.start", "status": problem.status, "headers": raw})
+    await send({"type": "http.response.body", "body": body})
+
+
+def problem_body(problem: Problem, path: str, request_id: str) -> dict[str, Any]:
+    """OpenAI's error object below /v1, and elsewhere the problem itself."""
+    if not path.startswith("/v1/"):
+        return {
+            "code": problem.code,
+            "message": problem.message,
+            "field": problem.field,
+            "request_id": request_id,
+        }
+    kinds = {401: "authentication_error", 429: "rate_limit_error", 404: "invalid_request_error"}
+    kind = kinds.get(problem.status, "server_error" if problem.status >= 500 else "invalid_request_error")
+    return {
+        "error": {"message": problem.message, "type": kind, "param": problem.field, "code": problem.code},
+    }
+
+
+class JSONLines(logging.Formatter):
+    """A line of JSON a record: time, level, what happened, and its fields. Never a text that was embedded."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """See logging.Formatter."""
+        line: dict[str, Any] = {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created)) + f".{int(record.msecs):03d}Z",
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)

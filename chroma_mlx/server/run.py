@@ -1,0 +1,148 @@
+"""The server as a process: it listens, loads, and stops when it is told to."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from types import FrameType
+from typing import Final
+
+import uvicorn
+
+from ..engine.encoder import scheduler
+from ..errors import SchedulerClosed
+from .app import make_app
+from .gate import JSONLines
+from .grpc_routes import GRPCServer
+from .numbers import RequestNumbers
+from .options import ServerOptions
+from .service import EmbeddingService
+
+# What is under way when the server is told to stop has so long to end.
+DRAIN_SECONDS: Final = 30
+# Connections that wait to be accepted.
+BACKLOG: Final = 2048
+
+log: Final = logging.getLogger("chroma_mlx.server")
+
+
+def run(options: ServerOptions) -> int:
+    """Serves until SIGTERM, which gives 0, or SIGINT, when what is under way has been answered.
+
+    Returns 1 where a model could not be loaded. Raises OSError where it cannot listen, KeyboardInterrupt at SIGINT.
+    """
+    _log_as_json_lines()
+    service, told = EmbeddingService(options), _Told()
+    signal.signal(signal.SIGTERM, told)
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    with socket.create_server((options.host, options.port), family=family, backlog=BACKLOG) as listening:
+        try:
+            status = asyncio.run(_serve(options, listening, service, told))
+        except KeyboardInterrupt:
+            _end(service, 130)
+            raise
+        _end(service, status)
+        return status
+
+
+def _end(service: EmbeddingService, status: int) -> None:
+    """Waits for what computes. While a model is loaded, which nobody waits for any more, it ends the process."""
+    if service.loading:
+        # Python waits at its end for the threads of a download, and for what the MLX thread is at.
+        logging.shutdown()
+        os._exit(status)
+    scheduler.close(drain=True)
+
+
+class _Told:
+    """Handles SIGTERM before uvicorn does, and after: it stops in order, and then sends itself the signal once more."""
+
+    def __init__(self) -> None:
+        self._stop = False
+        self._server: uvicorn.Server | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self._stop = True
+        self._pass_on()
+
+    def tell(self, server: uvicorn.Server) -> None:
+        """From now on this server, which is told at once of what came before."""
+        self._server = server
+        self._pass_on()
+
+    def _pass_on(self) -> None:
+        if self._stop and self._server is not None:
+            self._server.should_exit = True
+
+
+async def _serve(options: ServerOptions, listening: socket.socket, service: EmbeddingService, told: _Told) -> int:
+    numbers = RequestNumbers()
+    (host, port), also = listening.getsockname()[:2], {}
+    by_grpc = None
+    if options.grpc_port is not None:
+        by_grpc = GRPCServer(options, service, numbers.observe)
+        also["grpc_port"] = await by_grpc.start(options.host, options.grpc_port)
+    config = uvicorn.Config(
+        make_app(options, service, numbers),
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    server, failed = _Server(config, service, by_grpc), False
+    told.tell(server)
+
+    async def load() -> None:
+        await service.load()
+        if by_grpc is not None:
+            await by_grpc.loaded()
+
+    def loaded(loading: asyncio.Future[None]) -> None:
+        nonlocal failed
+        if loading.cancelled() or (error := loading.exception()) is None:
+            return
+        if not isinstance(error, SchedulerClosed):  # it is stopping
+            log.error("the model could not be loaded", extra={"fields": {"reason": str(error)}})
+            failed = server.should_exit = True
+
+    # It answers /health and /ready meanwhile.
+    loading = asyncio.ensure_future(load())
+    loading.add_done_callback(loaded)
+    log.info("listening", extra={"fields": {"host": host, "port": port, **also, "models": [*service.names]}})
+    try:
+        await server.serve(sockets=[listening])
+    finally:
+        if by_grpc is not None:  # where HTTP ended before it began, or at once
+            await by_grpc.stop(0)
+    return int(failed)
+
+
+class _Server(uvicorn.Server):
+    """HTTP, and gRPC beside it: they stop at the same time, and nobody waits for a model any more."""
+
+    def __init__(self, config: uvicorn.Config, service: EmbeddingService, by_grpc: GRPCServer | None) -> None:
+        super().__init__(config)
+        self._service, self._by_grpc = service, by_grpc
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn.Server."""
+        self._service.stop()
+        stopping = None if self._by_grpc is None else asyncio.ensure_future(self._by_grpc.stop(DRAIN_SECONDS))
+        await super().shutdown(sockets)
+        while stopping is not None and not stopping.done():
+            if self.force_exit:  # told to stop a second time; what is left of the loop's tasks ends with it
+                stopping.cancel()
+            await asyncio.wait({stopping}, timeout=0.1)
+
+
+def _log_as_json_lines() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JSONLines())
+    for name in ("chroma_mlx.server", "uvicorn.error"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [handler], False
+        logger.setLevel(logging.INFO)

@@ -1,0 +1,115 @@
+"""`chroma-mlx serve` as a process: what it refuses to start, what it logs, how it stops."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+import uvicorn
+from served import Served, serve
+
+from chroma_mlx.server import run
+
+
+def test_it_stops_when_what_is_under_way_is_answered(tmp_path: Path) -> None:
+    texts = [f"text {number} " * 40 for number in range(100)]
+    with serve(tmp_path) as served:
+        answers: list[httpx.Response] = []
+
+        def ask() -> None:
+            answers.append(httpx.post(f"{served.url}/embed", json={"texts": texts}, timeout=120))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        deadline = time.monotonic() + 30
+        while "chroma_mlx_batches_total 0" in (page := httpx.get(f"{served.url}/metrics").text):
+            assert time.monotonic() < deadline, page
+        assert served.stop(signal.SIGTERM) == 0
+        asking.join(60)
+        assert answers[0].status_code == 200
+        assert len(answers[0].json()["embeddings"]) == 100
+        lines = [json.loads(line) for line in served.log.read_text().splitlines()]
+        [request] = [line for line in lines if line.get("route") == "/embed"]
+        assert (request["status"], request["texts"]) == (200, 100)
+        assert request["request_id"] == answers[0].headers["x-request-id"]
+        assert "text 1 " not in served.log.read_text(), "no text is logged"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host", "0.0.0.0"], "there is no key"),
+        (["--api-key-file", "missing"], "cannot be read"),
+        (["--api-key-file", "empty"], "API key is empty"),
+        (["--port", "70000"], "port"),
+    ],
+)
+def test_what_it_cannot_be_started_with_is_said(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "empty").write_text("\n")
+    command = [sys.executable, "-m", "chroma_mlx", "serve", *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert found.returncode in (1, 2)
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_port_that_is_taken_is_said(served: Served, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "chroma_mlx", "serve", "--model", "builtin", "--port", str(served.port)]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert found.returncode == 1
+    assert "Address already in use" in found.stderr
+
+
+def test_a_model_that_is_not_to_be_had_ends_the_server_with_its_reason(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "chroma_mlx", "serve", "--model", str(tmp_path), "--port", "0"]
+    found = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert found.returncode == 1
+    assert "could not be loaded" in found.stderr
+
+
+def test_a_key_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("a secret\n")
+    with serve(tmp_path, "--api-key-file", str(tmp_path / "key")) as served:
+        assert httpx.get(f"{served.url}/models").status_code == 401
+        assert httpx.get(f"{served.url}/models", headers={"x-api-key": "a secret"}).status_code == 200
+        assert "a secret" not in served.log.read_text()
+
+
+@pytest.mark.parametrize("asking", [False, True])
+def test_it_ends_at_once_while_a_model_is_downloaded(tmp_path: Path, asking: bool) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        hub = {"HF_ENDPOINT": f"http://127.0.0.1:{silent.getsockname()[1]}", "HF_HOME": str(tmp_path / "hub")}
+        with serve(tmp_path, model="Qwen/Qwen3-Embedding-0.6B", ready=False, **hub) as served:
+            silent.settimeout(30)
+            with silent.accept()[0]:
+                answers: list[httpx.Response] = []
+
+                def ask() -> None:
+                    answers.append(httpx.post(f"{served.url}/embed", json={"texts": ["a"]}, timeout=60))
+
+                thread = threading.Thread(target=ask)
+                if asking:
+                    thread.start()
+                    time.sleep(0.5)
+                started = time.monotonic()
+                assert served.stop(signal.SIGTERM) == 0
+                assert time.monotonic() - started < 10
+                if asking:
+                    thread.join(60)
+                    assert (answers[0].status_code, answers[0].json()["code"]) == (503, "stopping")
+
+
+def test_sigterm_before_it_serves_is_not_lost() -> None:
+    told, server = run._Told(), uvicorn.Server(uvicorn.Config("none:none"))
+    told(signal.SIGTERM, None)
+    assert not server.should_exit
+    told.tell(server)
+    assert server.should_exit
