@@ -58,9 +58,10 @@ def _collector() -> Any:
 def _collect() -> Iterator[Metric]:
     from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 
-    from .engine.stats import take_held, take_numbers
+    from .engine.encoder import counts
+    from .engine.stats import take_held
 
-    numbers, held = take_numbers(), take_held()
+    numbers, held = counts.numbers(), take_held()
 
     def counter(name: str, text: str, values: dict[str, float], label: str = "") -> Metric:
         family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=[label] if label else [])

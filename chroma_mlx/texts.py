@@ -1,4 +1,4 @@
-"""What counts as a text."""
+"""What counts as a text, and as a kind of texts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .errors import InputError
+from .errors import ConfigError, InputError
 
 
 def check_texts(texts: object) -> list[str]:
@@ -39,6 +39,12 @@ def check_texts(texts: object) -> list[str]:
                 index=index,
             )
     return checked
+
+
+def check_kind(kind: str) -> None:
+    """Raises ConfigError unless texts of this kind are embedded."""
+    if kind not in ("document", "query"):
+        raise ConfigError(f"kind is {kind!r}, which is not allowed. Set it to 'document' or 'query'.")
 
 
 def surrogate_problem(text: str) -> str | None:

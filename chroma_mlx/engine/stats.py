@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
-from .counts import Numbers, Percentiles
+from .counts import Percentiles
 from .encoder import counts, scheduler
 from .model import loaded_models
 
@@ -54,7 +54,7 @@ class Held:
 
 def take_stats() -> Stats:
     """The numbers at this moment."""
-    numbers, held = counts.numbers(), take_held()
+    numbers = counts.numbers()
     return Stats(
         texts=dict(numbers.texts),
         tokens=numbers.tokens,
@@ -67,18 +67,9 @@ def take_stats() -> Stats:
         wait_s=numbers.wait_s.percentiles(),
         compute_s=numbers.pass_s.percentiles(),
         call_s=numbers.call_s.percentiles(),
-        queue_texts=held.queue_texts,
-        queue_tokens=held.queue_tokens,
         load_s=numbers.load_s,
-        weights_bytes=held.weights_bytes,
-        active_bytes=held.active_bytes,
-        kept_bytes=held.kept_bytes,
+        **asdict(take_held()),
     )
-
-
-def take_numbers() -> Numbers:
-    """What was counted, with its distributions."""
-    return counts.numbers()
 
 
 def take_held() -> Held:

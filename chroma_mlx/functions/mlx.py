@@ -11,8 +11,8 @@ from chromadb.utils.embedding_functions import register_embedding_function
 
 from ..config import EmbeddingConfig, resolve
 from ..config.embedding import RULES
-from ..errors import ConfigError
 from ..settings import VectorSettings
+from ..texts import check_kind
 from .saved import SavedFunction
 
 if TYPE_CHECKING:
@@ -125,20 +125,15 @@ class MLXEmbeddingFunction(SavedFunction):
 
         Raises DeadlineExceeded after `timeout_s` seconds, and what a call raises.
         """
-        self._check_kind(kind)
+        check_kind(kind)
         return self.encoder().encode(texts, kind, timeout_s=timeout_s)
-
-    @staticmethod
-    def _check_kind(kind: str) -> None:
-        if kind not in ("document", "query"):
-            raise ConfigError(f"kind is {kind!r}, which is not allowed. Set it to 'document' or 'query'.")
 
     async def aembed(self, texts: Sequence[str], kind: Kind = "document", *, timeout_s: float | None = None) -> Vectors:
         """As `encode`, without blocking the event loop; when the task is cancelled, what waits is not computed.
 
         Raises DeadlineExceeded after `timeout_s` seconds, and what a call raises.
         """
-        self._check_kind(kind)
+        check_kind(kind)
         return (await self.encoder().aembed(texts, kind, timeout_s=timeout_s)).vectors
 
     def load(self) -> None:

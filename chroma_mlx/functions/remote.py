@@ -19,7 +19,7 @@ from chromadb.utils.embedding_functions import register_embedding_function
 
 from ..errors import ConfigError, DeadlineExceeded, InputError, RemoteError
 from ..models.known import DEFAULT_MODEL
-from ..texts import check_texts
+from ..texts import check_kind, check_texts
 from .saved import SavedFunction
 
 Vectors = npt.NDArray[np.float32]
@@ -104,8 +104,7 @@ class RemoteEmbeddingFunction(SavedFunction):
 
     def encode(self, texts: Sequence[str], kind: Literal["document", "query"] = "document") -> Vectors:
         """The vectors as one array, (len(texts), dimension) float32. Raises what a call raises."""
-        if kind not in ("document", "query"):
-            raise ConfigError(f"kind is {kind!r}, which is not allowed. Set it to 'document' or 'query'.")
+        check_kind(kind)
         deadline = time.monotonic() + self.timeout_s
         checked, parts = check_texts(texts), []
         for start, some in _parts(checked):

@@ -15,6 +15,7 @@ from ..config import resolve
 from ..config.embedding import ConfigSource, Mode
 from ..errors import ConfigError, DownloadError, FallbackWarning, MissingPackage
 from ..functions.saved import SavedFunction
+from ..texts import check_kind
 from .collection import AsyncRoutedCollection, RoutedCollection
 from .embedders import Embedder, MLXEmbedder, MockEmbedder, QueryFunction, UserProvidedEmbedder
 from .opening import open_target
@@ -122,13 +123,13 @@ class EmbeddingRouter:
 
         Raises what the mode's function raises.
         """
-        _check_kind(kind)
+        check_kind(kind)
         started = time.perf_counter()
         return self._count(self._embedder.embed(texts, kind), kind, started)
 
     async def aembed(self, texts: Sequence[str], kind: Kind = "document") -> Vectors:
         """As `embed`, without blocking the event loop."""
-        _check_kind(kind)
+        check_kind(kind)
         started = time.perf_counter()
         embedder = await asyncio.to_thread(lambda: self._embedder) if self._chosen is None else self._chosen
         return self._count(await embedder.aembed(texts, kind), kind, started)
@@ -210,11 +211,6 @@ class EmbeddingRouter:
             )
             return MockEmbedder(self.config)
         return embedder
-
-
-def _check_kind(kind: str) -> None:
-    if kind not in ("document", "query"):
-        raise ConfigError(f"kind is {kind!r}, which is not allowed. Set it to 'document' or 'query'.")
 
 
 def _is_asynchronous(client: Any) -> bool:

@@ -15,10 +15,11 @@ import grpc
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from ..errors import SchedulerClosed
 from . import messages
 from .gate import NO_KEY, Observe, has_key, request_id_of
 from .options import ServerOptions
-from .problems import CLIENT_GONE, LATER_S, Problem, explain
+from .problems import CLIENT_GONE, Problem, explain
 from .service import EmbeddingService, Kind
 
 log: Final = logging.getLogger("chroma_mlx.server")
@@ -40,7 +41,6 @@ STATUSES: Final = {
     503: grpc.StatusCode.UNAVAILABLE,
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
-STOPPING: Final = Problem(status=503, code="stopping", message="The server is stopping.", retry_after_s=LATER_S)
 
 
 class Refused(Exception):
@@ -155,7 +155,7 @@ class GRPCServer:
                     while under_way and under_way[0].done():
                         await context.write(under_way.popleft().result())
                 if not ended:
-                    raise Refused(STOPPING)
+                    raise SchedulerClosed()
             finally:
                 rest = [stopping, *([reading] if reading else []), *under_way]
                 for each in rest:
