@@ -94,7 +94,7 @@ class MachineSettings(_Checked):
     Raises ConfigError, naming every value that is not allowed.
     """
 
-    batch_size: int = setting(32, COUNT, "most texts in a forward pass")
+    batch_size: int = setting(128, COUNT, "most texts in a forward pass")
     batch_tokens: int = setting(16_384, COUNT, "most tokens in a forward pass; a CPU takes 1024 at most")
     batch_timeout_ms: float = setting(
         5, MILLISECONDS, "longest wait after a pass for other calls under way to join the next one"

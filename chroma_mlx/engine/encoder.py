@@ -94,6 +94,14 @@ class Encoder:
         folder = local_folder(vectors.model_name)
         name = vectors.model_name if folder is None else str(folder)
         self.spec = ModelSpec(name, machine.device, machine.cache_path)
+        self._limits = Limits(
+            max_texts=machine.max_queue,
+            max_tokens=machine.max_queue_tokens,
+            policy=machine.queue_policy,
+            linger_s=machine.batch_timeout_ms / 1000,
+        )
+        # What was let in is not refused halfway; what would wait in the event loop's thread goes to another.
+        self._let_in, self._at_once = replace(self._limits, policy="wait"), replace(self._limits, policy="fail_fast")
 
     def load(self) -> Model:
         """The model, loaded if it is not yet. Raises what `get_model` raises."""
@@ -109,6 +117,10 @@ class Encoder:
     def loaded(self) -> Model | None:
         """The model if it is in memory."""
         return find_loaded(self.spec)
+
+    def refusal(self, kind: Kind) -> QueueFull | None:
+        """What any text of a kind would be refused with now, where it is not to wait; None where there may be room."""
+        return scheduler.refusal(kind, self._limits)
 
     def encode(self, texts: Sequence[str], kind: Kind, *, timeout_s: float | None = None) -> Vectors:
         """Embeds `texts`: float32, (len(texts), dimension), in their order, every value finite.
@@ -140,7 +152,7 @@ class Encoder:
                 waiting, limits = [], self._limits
                 for rows, work in request.batches():
                     waiting.append((rows, work.tokens, await self._aput(call, work, limits)))
-                    limits = _let_in(limits)
+                    limits = self._let_in
                 for rows, tokens, future in waiting:
                     request.accept(rows, await call.aresult(future), tokens)
             return answer(request.embedded())
@@ -169,7 +181,7 @@ class Encoder:
                 if len(waiting) >= BATCHES_AHEAD:
                     accept()
                 waiting.append((rows, work.tokens, call.put(work, limits)))
-                limits = _let_in(limits)
+                limits = self._let_in
             while waiting:
                 accept()
         return request.embedded()
@@ -177,7 +189,7 @@ class Encoder:
     async def _aput(self, call: Call, work: Work, limits: Limits) -> Future[Rows]:
         """Queues work; while there is no room, a thread waits for it."""
         try:
-            return call.put(work, replace(limits, policy="fail_fast"))
+            return call.put(work, self._at_once)
         except QueueFull:
             if limits.policy == "fail_fast":
                 raise
@@ -188,21 +200,6 @@ class Encoder:
         job = partial(function, *arguments, **others)
         with _threads.take(self.machine.queue_policy) as pool:
             return await asyncio.get_running_loop().run_in_executor(pool, job)
-
-    @property
-    def _limits(self) -> Limits:
-        machine = self.machine
-        return Limits(
-            max_texts=machine.max_queue,
-            max_tokens=machine.max_queue_tokens,
-            policy=machine.queue_policy,
-            linger_s=machine.batch_timeout_ms / 1000,
-        )
-
-
-def _let_in(limits: Limits) -> Limits:
-    """What was let in is not refused halfway."""
-    return replace(limits, policy="wait")
 
 
 @contextmanager

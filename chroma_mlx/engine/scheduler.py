@@ -134,6 +134,16 @@ class Scheduler:
         with self._changed:
             return self._waiting.texts.total(), self._waiting.tokens.total()
 
+    def refusal(self, kind: Kind, limits: Limits) -> QueueFull | None:
+        """What any text of a kind would be refused with now under "fail_fast"; None where there may be room.
+
+        A look at numbers that others change meanwhile: `put` decides.
+        """
+        waiting = self._waiting
+        if waiting.texts[kind] < limits.max_texts and waiting.tokens[kind] < limits.max_tokens:
+            return None
+        return self._full(kind, 1, 1, limits)
+
     def close(self, *, drain: bool) -> None:
         """Takes no more texts; those that wait are computed, or with `drain` False refused. Returns when all is done.
 
@@ -170,26 +180,21 @@ class Scheduler:
                 if room and line[0] is piece:
                     return
                 if limits.policy == "fail_fast":
-                    raise QueueFull(
-                        pending=self._waiting.texts[piece.work.kind],
-                        limit=limits.max_texts,
-                        retry_after_s=self._room_in(piece, limits),
-                    )
+                    raise self._full(piece.work.kind, piece.texts, piece.work.tokens, limits)
                 left = None if piece.deadline is None else piece.deadline - self._clock.now()
                 self._clock.wait(self._changed, left)
         finally:
             line.remove(piece)
             self._changed.notify_all()  # the next in line
 
-    def _room_in(self, piece: Piece, limits: Limits) -> float:
-        """Seconds until enough has been computed for a piece to fit, at the rate of late."""
-        if not self._seconds_a_token:
-            return UNKNOWN_S
-        texts, tokens = self._waiting.texts[piece.work.kind], self._waiting.tokens[piece.work.kind]
-        over_texts = (texts + piece.texts - limits.max_texts) / max(1, texts)
-        over_tokens = (tokens + piece.work.tokens - limits.max_tokens) / max(1, tokens)
-        first = tokens * min(1.0, max(0.0, over_texts, over_tokens))
-        return (self._computing + first) * self._seconds_a_token
+    def _full(self, kind: Kind, texts: int, tokens: int, limits: Limits) -> QueueFull:
+        """The error for texts that do not fit, with the seconds until they do, at the rate of late."""
+        waiting, waiting_tokens = self._waiting.texts[kind], self._waiting.tokens[kind]
+        over_texts = (waiting + texts - limits.max_texts) / max(1, waiting)
+        over_tokens = (waiting_tokens + tokens - limits.max_tokens) / max(1, waiting_tokens)
+        first = waiting_tokens * min(1.0, max(0.0, over_texts, over_tokens))
+        room_in = (self._computing + first) * self._seconds_a_token
+        return QueueFull(pending=waiting, limit=limits.max_texts, retry_after_s=room_in or UNKNOWN_S)
 
     def _check(self, piece: Piece) -> None:
         """Raises what a piece may not be queued for."""

@@ -88,7 +88,7 @@ class MLXEmbeddingFunction(SavedFunction):
                 (Qwen3: "Instruct: {task}\\nQuery:"); "" is none; None is the checkpoint's own.
             document_instruction: what is put before a document; "" is none, None the checkpoint's own.
             on_long_text: "truncate" cuts a text beyond `max_tokens`, keeping the end token; "error" raises.
-            batch_size, batch_tokens: most texts (32) and tokens (16384; on a CPU 1024) in a forward pass.
+            batch_size, batch_tokens: most texts (128) and tokens (16384; on a CPU 1024) in a forward pass.
             batch_timeout_ms: how long the engine waits for other calls under way to share a forward pass (5).
             max_queue, max_queue_tokens: most texts (4096) and tokens (1048576) of all calls that wait for it.
             queue_policy: beyond them "wait" for room, or "fail_fast": raise QueueFull, with the time to come back.

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
@@ -20,14 +20,16 @@ from ..engine.encoder import Vectors
 from ..errors import ChromaMLXError
 from ..metrics import CONTENT_TYPE
 from . import bodies
-from .gate import Gate, problem_body
+from .gate import Gate, problem_body, problem_of_route
 from .numbers import RequestNumbers
 from .options import ServerOptions
 from .problems import CLIENT_GONE, Problem, explain
 from .service import EmbeddingService
+from .shed import Shed
 
 log: Final = logging.getLogger("chroma_mlx.server")
 R = TypeVar("R")
+B = TypeVar("B", bound=BaseModel)
 # Numbers that are serialised before other requests have their turn.
 BLOCK: Final = 2**18
 
@@ -36,6 +38,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     404: {"model": bodies.ProblemAnswer, "description": "The model is not served here."},
     408: {"model": bodies.ProblemAnswer, "description": "The body did not come."},
     413: {"model": bodies.ProblemAnswer, "description": "The body, the number of texts or a text is too large."},
+    415: {"model": bodies.ProblemAnswer, "description": "The body is not said to be JSON."},
     422: {"model": bodies.ProblemAnswer, "description": "The field that is named is not valid."},
     503: {"model": bodies.ProblemAnswer, "description": "Overloaded, or stopping: see Retry-After."},
     504: {"model": bodies.ProblemAnswer, "description": "The request was not answered in time."},
@@ -48,6 +51,7 @@ OPENAI_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         (404, "The model is not served here."),
         (408, "The body did not come."),
         (413, "The body, the number of texts or a text is too large."),
+        (415, "The body is not said to be JSON."),
         (429, "Overloaded: see Retry-After."),
         (503, "The model is not to be had, or the server is stopping."),
         (504, "The request was not answered in time."),
@@ -72,7 +76,8 @@ def make_app(
     _add_openai(app, service)
     _add_state(app, service, numbers)
     _add_problems(app)
-    app.add_middleware(
+    app.add_middleware(Shed, service=service)
+    app.add_middleware(  # around the other
         Gate,
         api_key=options.api_key,
         body_bytes=options.limits.body_bytes,
@@ -83,9 +88,10 @@ def make_app(
 
 
 def _add_native(app: FastAPI, service: EmbeddingService) -> None:
-    @app.post("/embed", response_model=bodies.EmbedAnswer, responses=PROBLEMS)
-    async def embed(body: bodies.EmbedBody, request: Request) -> Response:
+    @app.post("/embed", response_model=bodies.EmbedAnswer, responses=PROBLEMS, openapi_extra=_takes(bodies.EmbedBody))
+    async def embed(request: Request) -> Response:
         """A vector for each text."""
+        body = await _read(request, bodies.EmbedBody)
         answer = await _unless_gone(
             request,
             service.embed(
@@ -113,9 +119,15 @@ def _add_native(app: FastAPI, service: EmbeddingService) -> None:
 
 
 def _add_openai(app: FastAPI, service: EmbeddingService) -> None:
-    @app.post("/v1/embeddings", response_model=bodies.OpenAIAnswer, responses=OPENAI_PROBLEMS)
-    async def embeddings(body: bodies.OpenAIBody, request: Request) -> Response:
+    @app.post(
+        "/v1/embeddings",
+        response_model=bodies.OpenAIAnswer,
+        responses=OPENAI_PROBLEMS,
+        openapi_extra=_takes(bodies.OpenAIBody),
+    )
+    async def embeddings(request: Request) -> Response:
         """As OpenAI's route."""
+        body = await _read(request, bodies.OpenAIBody)
         texts = body.texts()
         answer = await _unless_gone(
             request, service.embed(texts, model=body.model, kind=body.kind, dimension=body.dimensions)
@@ -162,10 +174,7 @@ def _add_problems(app: FastAPI) -> None:
     """Every error as the route's API has it, and none that says more than it should."""
 
     def respond(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-        if request.url.path.startswith("/v1/"):
-            # OpenAI's own API knows 429 for overload, which its clients retry, and 400 for what is not valid.
-            status = {422: 400}.get(problem.status, problem.status)
-            problem = replace(problem, status=429 if problem.code == "overloaded" else status)
+        problem = problem_of_route(problem, request.url.path)
         body = problem_body(problem, request.url.path, request.state.request_id)
         return _json(body, problem.status, {**problem.headers, **(headers or {})})
 
@@ -181,22 +190,42 @@ def _add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        codes = {404: "not_found", 405: "method_not_allowed", 413: "request_too_large", 408: "body_timeout"}
+        codes = {
+            404: "not_found",
+            405: "method_not_allowed",
+            408: "body_timeout",
+            413: "request_too_large",
+            415: "unsupported_media_type",
+        }
         code = codes.get(error.status_code, "invalid_request")
-        status = {400: 422}.get(error.status_code, error.status_code)  # FastAPI's, of a body that is not even text
-        return respond(request, Problem(status=status, code=code, message=str(error.detail)), error.headers)
+        problem = Problem(status=error.status_code, code=code, message=str(error.detail))
+        return respond(request, problem, error.headers)
 
-    @app.exception_handler(RequestValidationError)
-    async def not_valid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        places = list(first["loc"][1:])
-        if first["type"] == "json_invalid":  # the place is that of a character
-            places = []
+    @app.exception_handler(ValidationError)
+    async def not_valid(request: Request, error: ValidationError) -> Response:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        places = list(first["loc"])
         if request.url.path.startswith("/v1/"):  # pydantic names the alternative of `input` behind it
             places = [place for i, place in enumerate(places) if i == 0 or isinstance(place, int)]
         field = "".join(f"[{place}]" if isinstance(place, int) else f".{place}" for place in places).lstrip(".")
         message = f"{field or 'The body'}: {first['msg']}." if field else f"The body is not valid: {first['msg']}."
         return respond(request, Problem(status=422, code="invalid_request", message=message, field=field or None))
+
+
+def _takes(model: type[BaseModel]) -> dict[str, Any]:
+    """The body of a route in the OpenAPI document. The route reads it itself: it is parsed once, by pydantic."""
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+
+
+async def _read(request: Request, model: type[B]) -> B:
+    """The body. Raises ValidationError, and HTTPException for one that is not said to be JSON.
+
+    A page in a browser cannot say so of what it sends elsewhere without asking, so none can use the server.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        raise HTTPException(415, f"The content type is {kind or 'missing'}, and has to be application/json.")
+    return model.model_validate_json(await request.body())
 
 
 async def _unless_gone(request: Request, work: Awaitable[R]) -> R:
@@ -229,7 +258,8 @@ async def _in_blocks(
     for first in range(0, len(vectors), step):
         block = shown(first, vectors[first : first + step])
         parts.append(orjson.dumps(block, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1])
-        await asyncio.sleep(0)
+        if len(vectors) > step:
+            await asyncio.sleep(0)
     body = b"".join([head, b",".join(parts), b"],", orjson.dumps(rest)[1:]])
     return Response(body, media_type="application/json")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -12,6 +13,7 @@ from types import FrameType
 from typing import Final
 
 import uvicorn
+import uvloop
 
 from ..engine.encoder import scheduler
 from ..errors import SchedulerClosed
@@ -26,6 +28,8 @@ from .service import EmbeddingService
 DRAIN_SECONDS: Final = 30
 # Connections that wait to be accepted.
 BACKLOG: Final = 2048
+# Longest that a thread keeps the interpreter while others want it.
+SWITCH_SECONDS: Final = 0.0001
 
 log: Final = logging.getLogger("chroma_mlx.server")
 
@@ -40,10 +44,11 @@ def run(options: ServerOptions) -> int:
     signal.signal(signal.SIGTERM, told)
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     with socket.create_server((options.host, options.port), family=family, backlog=BACKLOG) as listening:
-        # Of connections too, which take it over: else the body of an answer waits 40 ms behind its head.
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
-            status = asyncio.run(_serve(options, listening, service, told))
+            # Threads that compute give the interpreter away at every product; they get it back within this, and
+            # not the 5 ms that Python would let the requests of others go on for.
+            sys.setswitchinterval(SWITCH_SECONDS)
+            status = uvloop.run(_serve(options, listening, service, told))
         except KeyboardInterrupt:
             _end(service, 130)
             raise
@@ -100,6 +105,9 @@ async def _serve(options: ServerOptions, listening: socket.socket, service: Embe
 
     async def load() -> None:
         await service.load()
+        # Looking through all that the libraries hold takes Python 0.1 s, in which nobody is answered.
+        gc.collect()
+        gc.freeze()
         if by_grpc is not None:
             await by_grpc.loaded()
 

@@ -6,10 +6,10 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 from ..config import EmbeddingConfig
 from ..engine.encoder import Encoder, Vectors
@@ -24,6 +24,8 @@ from .background import MOST_WAITING, Checks, in_daemon
 from .options import Limits, ServerOptions
 
 Kind = Literal["document", "query"]
+R = TypeVar("R")
+KINDS: Final[tuple[Kind, ...]] = ("document", "query")
 # Behind a model's name: the texts are queries, for clients that have no other way to say so.
 QUERY_SUFFIX: Final = ":query"
 
@@ -131,6 +133,19 @@ class EmbeddingService:
             "space": self._space(encoder) if loaded else None,
         }
 
+    @property
+    def crowded(self) -> bool:
+        """Whether texts of some kind have to be refused."""
+        return any(self._encoder(name).refusal(kind) for name in self._configs for kind in KINDS)
+
+    def refusal(self, model: str | None, kind: Kind | None) -> QueueFull | None:
+        """What `embed` would refuse any text with, known before anything is spent on the request; None if nothing."""
+        try:
+            name, suffix = self._resolve(model)
+        except UnknownModel:
+            return None  # which is what it is to be told
+        return self._encoder(name).refusal(kind or suffix or "document")
+
     async def embed(
         self,
         texts: Sequence[str] | Sequence[Sequence[int]],
@@ -147,11 +162,7 @@ class EmbeddingService:
         """
         started = time.perf_counter()
         try:
-            return await asyncio.wait_for(self._embed(texts, model, kind, settings, started), self.limits.seconds)
-        except asyncio.TimeoutError as error:
-            if isinstance(error, DeadlineExceeded):
-                raise
-            raise DeadlineExceeded(waited_s=time.perf_counter() - started) from None
+            return await self._embed(texts, model, kind, settings, started)
         except ConfigError as error:
             raise Misconfigured(str(error)) from error
 
@@ -173,7 +184,9 @@ class EmbeddingService:
         else:
             texts = check_texts(list(texts))
         # A thread that waits for a model would hold up the end of the process.
-        tokenizer = (await self._load(self._encoder(name))).tokenizer
+        loaded = self._encoder(name).loaded()
+        if loaded is None:
+            loaded = await self._within(self._load(self._encoder(name)), started)
         try:
             encoder = self._encoder(name, **given)
             space = self._space(encoder)
@@ -182,13 +195,25 @@ class EmbeddingService:
                 raise
             raise SettingRefused(str(error), next(iter(given)) if len(given) == 1 else None) from error
         if are_ids:
-            texts = check_texts(await self._checks.run(self._read_ids, encoder, texts))
+            texts = check_texts(await self._within(self._checks.run(self._read_ids, encoder, texts), started))
         # A text has about as many tokens as bytes in UTF-8 at most: normalisation may make more of a few characters.
-        if sum(map(len, texts)) * 4 + len(texts) * tokenizer.special_tokens > self.limits.tokens:
-            self._refuse_tokens(await self._checks.run(tokenizer.count, texts))
-        left = max(0.0, self.limits.seconds - (time.perf_counter() - started))
-        found = await encoder.aembed(texts, kind or suffix or "document", timeout_s=left)  # type: ignore[arg-type]
+        if sum(map(len, texts)) * 4 + len(texts) * loaded.tokenizer.special_tokens > self.limits.tokens:
+            self._refuse_tokens(await self._within(self._checks.run(loaded.tokenizer.count, texts), started))
+        asked = kind or suffix or "document"
+        found = await encoder.aembed(texts, asked, timeout_s=self._left(started))  # type: ignore[arg-type]
         return Answer(found.vectors, name, space, found.tokens, (time.perf_counter() - started) * 1000)
+
+    def _left(self, started: float) -> float:
+        return max(0.0, self.limits.seconds - (time.perf_counter() - started))
+
+    async def _within(self, work: Awaitable[R], started: float) -> R:
+        """What `work` gives. Raises DeadlineExceeded."""
+        try:
+            return await asyncio.wait_for(work, self._left(started))
+        except asyncio.TimeoutError as error:
+            if isinstance(error, DeadlineExceeded):  # its own
+                raise
+            raise DeadlineExceeded(waited_s=time.perf_counter() - started) from None
 
     async def _load(self, encoder: Encoder) -> Model:
         """The model, loaded by one thread whoever asks for it. Raises SchedulerClosed after `stop`, QueueFull."""

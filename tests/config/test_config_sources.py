@@ -216,7 +216,7 @@ def test_an_empty_variable_names_no_file(monkeypatch: pytest.MonkeyPatch) -> Non
         ("document_instruction", "日\n'x'", "日\n'x'"),
         ("on_long_text", "error", "error"),
         ("batch_size", "7", 7),
-        ("batch_size", "", 32),
+        ("batch_size", "", 128),
         ("batch_tokens", "0x10", 16),
         ("batch_timeout_ms", "1.5", 1.5),
         ("batch_timeout_ms", "0", 0),

@@ -27,7 +27,7 @@ DEFAULTS = {
     "query_instruction": None,
     "document_instruction": None,
     "on_long_text": "truncate",
-    "batch_size": 32,
+    "batch_size": 128,
     "batch_tokens": 16_384,
     "batch_timeout_ms": 5,
     "max_queue": 4_096,

@@ -22,6 +22,7 @@ from chroma_mlx.errors import DeadlineExceeded, EngineError, QueueFull, Schedule
 from chroma_mlx.server import app, background, gate
 
 FULL = QueueFull(pending=9, limit=9, retry_after_s=2.5)
+JSON = {"content-type": "application/json"}
 TEXTS = ["the moon orbits the earth", "vega is a star"]
 
 
@@ -87,7 +88,7 @@ async def test_what_is_not_valid_is_named(
 
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"texts": ["\\ud800"]}', b"nothing"])
 async def test_what_is_no_json_or_no_text_is_refused(client: httpx.AsyncClient, body: bytes) -> None:
-    answer = await client.post("/embed", content=body, headers={"content-type": "application/json"})
+    answer = await client.post("/embed", content=body, headers=JSON)
     assert answer.status_code == 422, answer.text
     assert answer.json()["message"]
     assert answer.json()["field"] in (None, "texts[0]")
@@ -98,7 +99,7 @@ async def test_a_body_of_nothing_but_faults_is_refused_at_once(client: httpx.Asy
     for body in ({"texts": faults[0]}, faults[1]):
         content = json.dumps(body)
         started = time.perf_counter()
-        answer = await client.post("/embed", content=content, headers={"content-type": "application/json"})
+        answer = await client.post("/embed", content=content, headers=JSON)
         assert time.perf_counter() - started < 2
         assert answer.status_code == 422
 
@@ -112,7 +113,7 @@ async def test_a_body_has_one_deadline_however_it_comes(monkeypatch: pytest.Monk
             await asyncio.sleep(0.1)
 
     async with client_of(options()) as client:
-        answer = await asyncio.wait_for(client.post("/embed", content=drops()), 5)
+        answer = await asyncio.wait_for(client.post("/embed", content=drops(), headers=JSON), 5)
     assert (answer.status_code, answer.json()["code"]) == (408, "body_timeout")
 
 
@@ -203,7 +204,7 @@ async def test_limits_are_413_before_anything_is_computed() -> None:
         many = await client.post("/embed", json={"texts": ["a"] * 3})
         long = await client.post("/embed", json={"texts": ["word " * 100]})
         large = await client.post("/embed", json={"texts": ["word " * 1000]})
-        unsaid = await client.post("/embed", content=_parts(b" " * 1001))
+        unsaid = await client.post("/embed", content=_parts(b" " * 1001), headers=JSON)
         right = await client.post("/embed", json={"texts": ["a word", "b"]})
     assert [answer.status_code for answer in (many, long, large, unsaid, right)] == [413, 413, 413, 413, 200]
     assert many.json()["field"] == "texts"
@@ -318,3 +319,17 @@ async def test_models_and_metrics_say_what_is_there(client: httpx.AsyncClient) -
     assert 'chroma_mlx_requests_total{route="/embed",status="200"} 1.0' in text
     assert "chroma_mlx_texts_total" in text
     assert (await client.get("/ready")).json() == {"ready": True}
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", None])
+async def test_a_body_that_is_not_said_to_be_json_is_refused(client: httpx.AsyncClient, kind: str | None) -> None:
+    headers = {} if kind is None else {"content-type": kind}
+    answer = await client.post("/embed", content=b'{"texts": ["a"]}', headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type")
+    assert "application/json" in answer.json()["message"]
+
+
+@pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"])
+async def test_json_by_any_of_its_names_is_taken(client: httpx.AsyncClient, kind: str) -> None:
+    answer = await client.post("/embed", content=b'{"texts": ["a"]}', headers={"content-type": kind})
+    assert answer.status_code == 200, answer.text

@@ -1,0 +1,16 @@
+-- wrk: a query of its own in every request; the figures as a line of JSON.
+local asked = 0
+
+request = function()
+   asked = asked + 1
+   local body = '{"texts": ["how do I read a file line by line [' .. asked .. ']"], "kind": "query"}'
+   return wrk.format("POST", "/embed", { ["content-type"] = "application/json" }, body)
+end
+
+done = function(summary, latency, requests)
+   local failed = summary.errors
+   io.write(string.format(
+      '{"answered": %d, "seconds": %f, "lost": %d, "p50_ms": %f, "p95_ms": %f, "p99_ms": %f, "longest_ms": %f}\n',
+      summary.requests - failed.status, summary.duration / 1e6, failed.connect + failed.read + failed.write + failed.timeout,
+      latency:percentile(50) / 1000, latency:percentile(95) / 1000, latency:percentile(99) / 1000, latency.max / 1000))
+end

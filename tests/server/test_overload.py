@@ -1,0 +1,97 @@
+"""A server whose queue is full: who is refused, how, and who is not."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from served import client_of, options
+
+from chroma_mlx import EmbeddingConfig, MLXEmbeddingFunction
+from chroma_mlx.engine.encoder import scheduler
+from chroma_mlx.engine.mlx_thread import mlx_thread
+from chroma_mlx.server.service import EmbeddingService
+
+JSON = {"content-type": "application/json"}
+
+
+@pytest.fixture
+async def crowded() -> AsyncIterator[httpx.AsyncClient]:
+    """A server whose engine stands still, with a query in the only place there is for one."""
+    MLXEmbeddingFunction("builtin").load()
+    go_on = threading.Event()
+    standing = mlx_thread.submit(go_on.wait)
+    config = EmbeddingConfig(model_name="builtin", max_queue=1)
+    async with client_of(options(configs=(config,), body_bytes=1_000)) as client:
+        first = asyncio.ensure_future(client.post("/embed", json={"texts": ["the first"], "kind": "query"}))
+        try:
+            while scheduler.depth[0] < 1:
+                await asyncio.sleep(0)
+            yield client
+        finally:
+            go_on.set()
+            assert (await first).status_code == 200
+            await asyncio.wrap_future(standing)
+    assert scheduler.depth == (0, 0)
+
+
+async def test_what_does_not_fit_is_told_when_to_come_back(crowded: httpx.AsyncClient) -> None:
+    answer = await crowded.post("/embed", json={"texts": ["a"], "kind": "query"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "overloaded")
+    assert "1 texts wait for the model, and max_queue is 1" in answer.json()["message"]
+    assert int(answer.headers["retry-after"]) >= 1
+    assert int(answer.headers["retry-after-ms"]) >= 1
+    assert answer.headers["x-request-id"] == answer.json()["request_id"]
+
+
+async def test_openai_knows_it_as_429(crowded: httpx.AsyncClient) -> None:
+    answer = await crowded.post("/v1/embeddings", json={"input": "a", "model": "builtin:query"})
+    assert (answer.status_code, answer.json()["error"]["type"]) == (429, "rate_limit_error")
+    assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_a_refusal_costs_no_way_through_the_routes(
+    crowded: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(self: Any, *arguments: Any, **others: Any) -> Any:
+        raise AssertionError("the request went on")
+
+    monkeypatch.setattr(EmbeddingService, "embed", never)
+    assert (await crowded.post("/embed", json={"texts": ["a"], "kind": "query"})).status_code == 503
+
+
+async def test_documents_are_taken_while_queries_are_refused(crowded: httpx.AsyncClient) -> None:
+    waiting = asyncio.ensure_future(crowded.post("/embed", json={"texts": ["a document"]}))
+    while scheduler.depth[0] < 2:
+        assert not waiting.done(), waiting.result().text
+        await asyncio.sleep(0)
+    assert (await crowded.post("/embed", json={"texts": ["another"]})).status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("content", "headers", "status"),
+    [
+        (b'{"texts": "one"}', JSON, 422),
+        (b'{"texts": ["a"], "kind": "query"', JSON, 422),
+        (b'{"texts": ["a"], "model": "other"}', JSON, 404),
+        (b'{"texts": ["' + b"a" * 1_000 + b'"], "kind": "query"}', JSON, 413),
+    ],
+)
+async def test_what_is_wrong_with_a_request_is_still_said(
+    crowded: httpx.AsyncClient, content: bytes, headers: dict[str, str], status: int
+) -> None:
+    async def in_parts() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), 100):
+            yield content[start : start + 100]
+
+    assert (await crowded.post("/embed", content=content, headers=headers)).status_code == status
+    assert (await crowded.post("/embed", content=in_parts(), headers=headers)).status_code == status
+
+
+async def test_other_routes_are_answered(crowded: httpx.AsyncClient) -> None:
+    assert (await crowded.get("/ready")).json() == {"ready": True}
+    assert (await crowded.get("/embed")).status_code == 405
