@@ -70,6 +70,8 @@ async def test_documents_are_taken_while_queries_are_refused(crowded: httpx.Asyn
         assert not waiting.done(), waiting.result().text
         await asyncio.sleep(0)
     assert (await crowded.post("/embed", json={"texts": ["another"]})).status_code == 503
+    waiting.cancel()
+    await asyncio.wait({waiting})
 
 
 @pytest.mark.parametrize(
