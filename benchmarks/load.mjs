@@ -18,5 +18,4 @@ const found = await loadTest({
   [what === 'rate' ? 'requestsPerSecond' : 'concurrency']: Number(number),
   statusCallback: (error, result) => (milliseconds[result?.statusCode ?? 'lost'] ??= []).push(result?.requestElapsed ?? 0),
 })
-console.log(JSON.stringify({ seconds: found.elapsedSeconds, milliseconds }))
-process.exit(0)
+process.stdout.write(JSON.stringify({ seconds: found.elapsedSeconds, milliseconds }), () => process.exit(0))

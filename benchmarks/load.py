@@ -154,38 +154,52 @@ def overload(folder: Path, seconds: float) -> dict[str, Any]:
     return {"most": most, "over": over, "log": log, "recovered_ms": recovered * 1000, "after": after}
 
 
-def describe(found: dict[str, Any]) -> str:
-    """All of it as Markdown."""
-    s, m, o = found["steady"], found["many"], found["overload"]
-    grown = max(s["resident"][1:]) / s["resident"][0] - 1
-    offered, log = 2 * o["most"]["per_s"], o["log"]
-    lost = sum(count for status, count in s["statuses"].items() if status != "200")
-    return "\n".join(
-        [
-            f"{STEADY_RATE} queries a second for {s['seconds']:.0f} s: {s['answered']:,} answered, {lost} not; p50 "
-            f"{s['p50_ms']:.0f} ms, p95 **{s['p95_ms']:.0f} ms**, p99 {s['p99_ms']:.0f} ms; resident "
-            f"{s['resident'][0] / 2**20:.0f} MiB at first, {max(s['resident']) / 2**20:.0f} at most ({grown:+.1%}).",
-            "",
-            "| callers | requests/s | p50 | p95 | p99 |\n|---|---|---|---|---|",
-            *(
-                f"| {name} | {each['per_s']:,.0f} | {each['p50_ms']:.0f} ms | {each['p95_ms']:.0f} ms "
-                f"| {each['p99_ms']:.0f} ms |"
-                for name, each in m.items()
-            ),
-            "",
-            f"{CALLERS} callers: **{m['many']['per_s'] / m['one']['per_s']:.1f} times** one in turn, "
-            f"{m['many']['per_s'] / m['many without gathering']['per_s']:.1f} times without gathering.",
-            "",
-            f"Offered {offered:,.0f} a second, twice the most that {CALLERS} callers got from the same tool "
-            f"({o['most']['per_s']:,.0f}), with `--max-queue {MAX_QUEUE}`: {o['over']['per_s']:,.0f} a second answered "
-            f"(**{o['over']['per_s'] / o['most']['per_s']:.2f}** of the most), by status {o['over']['statuses']}. A "
-            f"refusal took {log.get('p50_ms', 0):.1f} ms (p50) and {log.get('p95_ms', 0):.0f} ms (p95) by the server's "
-            f"log, {log['under_10_ms']:.0%} under 10 ms; {o['over'].get('refused_p50_ms', 0):.0f} and "
-            f"{o['over'].get('refused_p95_ms', 0):.0f} ms by the tool, which competes for the same cores. Right "
-            f"behind, one request took {o['recovered_ms']:.1f} ms, and {CALLERS} callers got "
-            f"{o['after']['per_s']:,.0f} a second.",
-        ]
-    )
+def describe_steady(found: dict[str, Any]) -> list[str]:
+    """As Markdown."""
+    held = found["resident"]
+    lost = sum(count for status, count in found["statuses"].items() if status != "200")
+    return [
+        f"{STEADY_RATE} queries a second for {found['seconds']:.0f} s: {found['answered']:,} answered, {lost} not; p50 "
+        f"{found['p50_ms']:.0f} ms, p95 **{found['p95_ms']:.0f} ms**, p99 {found['p99_ms']:.0f} ms; resident "
+        f"{held[0] / 2**20:.0f} MiB at first, {max(held) / 2**20:.0f} at most ({max(held[1:]) / held[0] - 1:+.1%}).",
+        "",
+    ]
+
+
+def describe_many(found: dict[str, Any]) -> list[str]:
+    """As Markdown."""
+    rate = {name: each["per_s"] for name, each in found.items()}
+    return [
+        "| callers | requests/s | p50 | p95 | p99 |\n|---|---|---|---|---|",
+        *(
+            f"| {name} | {each['per_s']:,.0f} | {each['p50_ms']:.0f} ms | {each['p95_ms']:.0f} ms "
+            f"| {each['p99_ms']:.0f} ms |"
+            for name, each in found.items()
+        ),
+        "",
+        f"{CALLERS} callers: **{rate['many'] / rate['one']:.1f} times** one in turn, "
+        f"{rate['many'] / rate['many without gathering']:.1f} times without gathering.",
+        "",
+    ]
+
+
+def describe_overload(found: dict[str, Any]) -> list[str]:
+    """As Markdown."""
+    most, over, log = found["most"], found["over"], found["log"]
+    return [
+        f"Offered {2 * most['per_s']:,.0f} a second, twice what {CALLERS} callers got from the same tool "
+        f"({most['per_s']:,.0f}), with `--max-queue {MAX_QUEUE}`: {over['per_s']:,.0f} a second answered "
+        f"(**{over['per_s'] / most['per_s']:.2f}** of the most), by status {over['statuses']}. A refusal took "
+        f"{log.get('p50_ms', 0):.1f} ms (p50) and {log.get('p95_ms', 0):.0f} ms (p95) by the server's log, "
+        f"{log['under_10_ms']:.0%} under 10 ms; {over.get('refused_p50_ms', 0):.0f} and "
+        f"{over.get('refused_p95_ms', 0):.0f} ms by the tool, which competes for the same cores. Right behind, one "
+        f"request took {found['recovered_ms']:.1f} ms, and {CALLERS} callers got {found['after']['per_s']:,.0f} a "
+        "second.",
+        "",
+    ]
+
+
+DESCRIBE = {"steady": describe_steady, "many": describe_many, "overload": describe_overload}
 
 
 def main() -> None:
@@ -193,17 +207,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--loadtest", type=Path, default=Path(), metavar="FOLDER", help="where npm installed loadtest")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: a look, not a result")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
+    parser.add_argument("--only", nargs="+", choices=DESCRIBE, default=list(DESCRIBE), help="some of it")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE, beside what it has")
     options = parser.parse_args()
     part = 0.05 if options.quick else 1.0
-    found = {
-        "steady": steady(options.loadtest, STEADY_S * part),
-        "many": many(max(5.0, CALLERS_S * part)),
-        "overload": overload(options.loadtest, max(5.0, OVER_S * part)),
+    measure = {
+        "steady": lambda: steady(options.loadtest, STEADY_S * part),
+        "many": lambda: many(max(5.0, CALLERS_S * part)),
+        "overload": lambda: overload(options.loadtest, max(5.0, OVER_S * part)),
     }
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
-    print(describe(found))
+    for name in options.only:
+        found = measure[name]()
+        if options.json:
+            known = json.loads(options.json.read_text()) if options.json.exists() else {}
+            options.json.write_text(json.dumps({**known, name: found}, indent=1))
+        print("\n".join(DESCRIBE[name](found)), flush=True)
 
 
 if __name__ == "__main__":

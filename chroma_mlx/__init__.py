@@ -18,6 +18,7 @@ from .errors import ChromaMLXError
 from .functions import MLXEmbeddingFunction, MockEmbeddingFunction, RemoteEmbeddingFunction, UserProvidedFunction
 
 if TYPE_CHECKING:
+    from .engine.encoder import shutdown
     from .router import EmbeddingRouter, Hit, Hits, Record, WriteResult
 
 __all__ = [
@@ -33,14 +34,19 @@ __all__ = [
     "UserProvidedFunction",
     "WriteResult",
     "__version__",
+    "shutdown",
 ]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """The router, imported when it is first asked for: a program that only embeds needs none of it."""
+    """The router and the engine, imported when they are first asked for: not every program needs both."""
     if name in ("EmbeddingRouter", "Hit", "Hits", "Record", "WriteResult"):
         from . import router
 
         return getattr(router, name)
+    if name == "shutdown":
+        from .engine.encoder import shutdown
+
+        return shutdown
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

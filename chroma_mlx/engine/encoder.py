@@ -46,6 +46,15 @@ counts: Final = Counts()
 scheduler: Final = Scheduler(mlx_thread.submit, observe=counts.add_pass)
 
 
+def shutdown(*, drain: bool = True) -> None:
+    """Ends the embedding of this process: what waits is computed, or with `drain` False refused; returns when done.
+
+    Refused calls, and all later ones, raise SchedulerClosed. A program need not call it: it is for one that has to
+    end at a moment of its own choosing. Not for the thread that computes.
+    """
+    scheduler.close(drain=drain)
+
+
 class _Threads:
     """The threads of awaited calls that block, and how many are taken."""
 
