@@ -22,7 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import httpx
 from common import percentile
@@ -40,7 +40,7 @@ class Served:
 
     url: str
     process: int
-    log: IO[bytes]
+    log: Path
 
     @property
     def resident(self) -> int:
@@ -49,8 +49,8 @@ class Served:
 
     def refused_ms(self) -> list[float]:
         """How long each refusal took by the server's own log, in milliseconds."""
-        self.log.seek(0)
-        lines = [json.loads(line) for line in self.log if line.startswith(b"{")]
+        with self.log.open() as log:
+            lines = [json.loads(line) for line in log if line.startswith("{") and line.endswith("}\n")]
         return [line["milliseconds"] for line in lines if line.get("status") == 503 and line["route"] == "/embed"]
 
 
@@ -61,7 +61,7 @@ def server(*arguments: str, **environment: str) -> Iterator[Served]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "chroma_mlx", "serve", "--model", "builtin", "--port", str(port), *arguments]
-    with tempfile.TemporaryFile() as log:
+    with tempfile.NamedTemporaryFile() as log:
         process = subprocess.Popen(command, stderr=log, env={**os.environ, **environment})
         url = f"http://127.0.0.1:{port}"
         try:
@@ -71,7 +71,7 @@ def server(*arguments: str, **environment: str) -> Iterator[Served]:
                         break
                 except httpx.TransportError:
                     time.sleep(0.1)
-            yield Served(url, process.pid, log)
+            yield Served(url, process.pid, Path(log.name))
         finally:
             process.terminate()
             process.wait()
