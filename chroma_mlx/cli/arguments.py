@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import io
+import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+PORT = 8000
 
 
 def positive(text: str) -> int:
@@ -25,3 +33,40 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a configuration file (default: CHROMA_MLX_CONFIG, ./embedding_config.yaml, or your own)",
     )
+
+
+def write_utf8() -> None:
+    """Makes standard output UTF-8, whatever the terminal's own is: a document may hold any character."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def add_client_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what says where Chroma is: --path, or --host with --port and --ssl."""
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--path", type=Path, metavar="DB", help="the folder that a database of Chroma's is in")
+    where.add_argument("--host", metavar="HOST", help="the host of a Chroma server (`chroma run`)")
+    parser.add_argument("--port", type=positive, metavar="N", help=f"the server's port ({PORT})")
+    parser.add_argument("--ssl", action="store_true", help="speak HTTPS with the server")
+
+
+def add_collection(parser: argparse.ArgumentParser) -> None:
+    """Adds --collection, which may be left out where there is only one."""
+    parser.add_argument("--collection", metavar="NAME", help="the collection (default: the only one there is)")
+
+
+def open_client(options: argparse.Namespace, *, create: bool = False) -> ClientAPI:
+    """The client that the arguments of `add_client_arguments` say; only `create` makes a database.
+
+    Raises DatabaseUnreachable, and ConfigError for a server's arguments beside a folder.
+    """
+    from ..collections.clients import open_folder, open_server
+    from ..errors import ConfigError
+
+    if options.path is not None:
+        if options.port is not None or options.ssl:
+            raise ConfigError(
+                "--port and --ssl are a server's, and --path is a folder. Pass --host, or leave them out."
+            )
+        return open_folder(options.path, create=create)
+    return open_server(options.host, PORT if options.port is None else options.port, ssl=options.ssl)

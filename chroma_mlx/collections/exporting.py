@@ -1,0 +1,82 @@
+"""A collection into a Parquet file: all of it, or no file."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError
+from ..progress import progress_bar
+from ..router.matching import FINGERPRINT_KEY, read_fingerprint
+from ..router.target import SPACE_KEY
+from .pages import read_pages, space_of
+from .parquet import Origin, need_pyarrow, schema_of, to_batch
+
+if TYPE_CHECKING:
+    from chromadb.api.models.Collection import Collection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Exported:
+    """What an export wrote: records, and bytes of the file."""
+
+    records: int
+    size_bytes: int
+
+
+def origin_of(collection: Collection) -> Origin:
+    """What the collection is, beside its records. Raises CollectionMismatch for a damaged fingerprint."""
+    configuration: dict[str, Any] = dict(collection.configuration_json)
+    index = configuration.get("hnsw") or configuration.get("spann") or {}
+    metadata = {key: value for key, value in (collection.metadata or {}).items() if key != SPACE_KEY}
+    fingerprint = read_fingerprint(collection.name, metadata)
+    metadata.pop(FINGERPRINT_KEY, None)
+    return Origin(
+        collection=collection.name,
+        dimension=collection.get_model()["dimension"],
+        space=space_of(collection),
+        function=configuration.get("embedding_function"),
+        index={key: value for key, value in index.items() if key != "space" and value is not None},
+        metadata=metadata,
+        fingerprint=fingerprint,
+    )
+
+
+def export_collection(collection: Collection, path: Path, *, replace: bool = False) -> Exported:
+    """Writes every record and what made them to `path`, under another name until it is whole.
+
+    Memory is bounded by a page of records. Raises ConfigError when there is a file already and `replace` is not
+    given, CollectionChanged when records were removed meanwhile, MissingPackage without pyarrow, OSError.
+    """
+    need_pyarrow()
+    import pyarrow.parquet as pq
+
+    if path.is_dir() or (path.exists() and not replace):
+        raise ConfigError(f"{path} is there already. Pass --force to replace it, or another name.")
+    if not path.parent.is_dir():
+        raise ConfigError(f"There is no folder {str(path.parent)!r} to write to. Make it first.")
+    origin = origin_of(collection)
+    schema = schema_of(origin)
+    # Beside it, so that moving it is one step; of this process, so that two do not write into one file.
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    records = 0
+    try:
+        with (
+            partial.open("wb") as file,
+            progress_bar(collection.count(), None, unit="records", task="Exporting") as bar,
+        ):
+            with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=["document", "uri"]) as writer:
+                for page in read_pages(collection):
+                    writer.write_batch(to_batch(page, schema))
+                    records += len(page)
+                    bar.update(len(page))
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+    return Exported(records=records, size_bytes=path.stat().st_size)
