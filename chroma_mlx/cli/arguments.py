@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -55,10 +57,11 @@ def add_collection(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--collection", metavar="NAME", help="the collection (default: the only one there is)")
 
 
-def open_client(options: argparse.Namespace, *, create: bool = False) -> ClientAPI:
+@contextmanager
+def open_client(options: argparse.Namespace, *, create: bool = False) -> Iterator[ClientAPI]:
     """The client that the arguments of `add_client_arguments` say; only `create` makes a database.
 
-    Raises DatabaseUnreachable, and ConfigError for a server's arguments beside a folder.
+    A database is closed in the end. Raises DatabaseUnreachable, and ConfigError for what is a server's beside a folder.
     """
     from ..collections.clients import open_folder, open_server
     from ..errors import ConfigError
@@ -68,5 +71,8 @@ def open_client(options: argparse.Namespace, *, create: bool = False) -> ClientA
             raise ConfigError(
                 "--port and --ssl are a server's, and --path is a folder. Pass --host, or leave them out."
             )
-        return open_folder(options.path, create=create)
-    return open_server(options.host, PORT if options.port is None else options.port, ssl=options.ssl)
+        client: Any = open_folder(options.path, create=create)  # whose type leaves out that it can be closed
+        with client:
+            yield client
+    else:
+        yield open_server(options.host, PORT if options.port is None else options.port, ssl=options.ssl)

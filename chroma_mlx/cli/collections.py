@@ -27,7 +27,8 @@ def run(options: argparse.Namespace) -> int:
     from ..collections.listing import list_collections
 
     write_utf8()
-    found = list_collections(open_client(options))
+    with open_client(options) as client:
+        found = list_collections(client)
     if options.json:
         print(json.dumps([info.to_dict() for info in found], ensure_ascii=False, indent=2))
         return 0

@@ -30,7 +30,8 @@ def run(options: argparse.Namespace) -> int:
     from ..collections.clients import find_collection
     from ..collections.exporting import export_collection
 
-    collection = find_collection(open_client(options), options.collection)
-    done = export_collection(collection, options.file, replace=options.force)
+    with open_client(options) as client:
+        collection = find_collection(client, options.collection)
+        done = export_collection(collection, options.file, replace=options.force)
     print(f"{done.records:,} records of {collection.name} in {options.file}, {done.size_bytes / 1e6:,.1f} MB")
     return 0

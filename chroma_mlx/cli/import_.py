@@ -29,8 +29,8 @@ def run(options: argparse.Namespace) -> int:
     """Imports, and says what that did."""
     from ..collections.importing import checked_file, import_collection
 
-    with checked_file(options.file) as source:  # before a database is made for it
-        client = open_client(options, create=True)
+    # The file first: no database is made for one that is not right.
+    with checked_file(options.file) as source, open_client(options, create=True) as client:
         done = import_collection(client, source, options.collection, overwrite=options.overwrite)
     print(
         f"{options.collection}: {done.added:,} records added, {done.present:,} were there already, {done.replaced:,} "

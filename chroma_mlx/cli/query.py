@@ -34,8 +34,8 @@ def run(options: argparse.Namespace) -> int:
 
     write_utf8()
     where = None if options.where is None else _read_where(options.where)
-    collection = find_collection(open_client(options), options.collection)
-    hits = search(collection, options.text, n_results=options.n, where=where)
+    with open_client(options) as client:
+        hits = search(find_collection(client, options.collection), options.text, n_results=options.n, where=where)
     print(json.dumps(hits.rows(), ensure_ascii=False, indent=2) if options.json else hits)
     return 0
 

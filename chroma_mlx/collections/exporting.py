@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError
 from ..progress import progress_bar
 from ..router.matching import FINGERPRINT_KEY, read_fingerprint
 from ..router.target import SPACE_KEY
 from .pages import read_pages, space_of
 from .parquet import Origin, need_pyarrow, schema_of, to_batch
+from .whole_file import check_writable, whole_file
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
@@ -54,29 +52,17 @@ def export_collection(collection: Collection, path: Path, *, replace: bool = Fal
     need_pyarrow()
     import pyarrow.parquet as pq
 
-    if path.is_dir() or (path.exists() and not replace):
-        raise ConfigError(f"{path} is there already. Pass --force to replace it, or another name.")
-    if not path.parent.is_dir():
-        raise ConfigError(f"There is no folder {str(path.parent)!r} to write to. Make it first.")
+    check_writable(path, replace=replace)
     origin = origin_of(collection)
     schema = schema_of(origin)
-    # Beside it, so that moving it is one step; of this process, so that two do not write into one file.
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    records = 0
-    try:
-        with (
-            partial.open("wb") as file,
-            progress_bar(collection.count(), None, unit="records", task="Exporting") as bar,
-        ):
-            with pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=["document", "uri"]) as writer:
-                for page in read_pages(collection):
-                    writer.write_batch(to_batch(page, schema))
-                    records += len(page)
-                    bar.update(len(page))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        with suppress(FileNotFoundError):
-            partial.unlink()
+    total, records = collection.count(), 0
+    with (
+        whole_file(path) as file,
+        pq.ParquetWriter(file, schema, compression="zstd", use_dictionary=["document", "uri"]) as writer,
+        progress_bar(total, None, unit="records", task="Exporting") as bar,
+    ):
+        for page in read_pages(collection):
+            writer.write_batch(to_batch(page, schema))
+            records += len(page)
+            bar.update(len(page))
     return Exported(records=records, size_bytes=path.stat().st_size)

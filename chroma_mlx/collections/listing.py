@@ -77,7 +77,7 @@ def _warnings(
     if stored is not None and dimension not in (None, stored.get("dimension")):
         yield f"Its fingerprint is of {stored.get('dimension')}-d vectors, and it stores {dimension}-d ones."
     if saved is None or not has_function(saved):
-        yield "It has no embedding function: it takes vectors, and Chroma embeds texts with its own default model."
+        yield "No embedding function is saved with it: it takes vectors, and Chroma has its default model embed texts."
         return
     try:
         function = build_function(saved)
