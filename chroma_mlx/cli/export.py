@@ -32,6 +32,6 @@ def run(options: argparse.Namespace) -> int:
 
     with open_client(options) as client:
         collection = find_collection(client, options.collection)
-        done = export_collection(collection, options.file, replace=options.force)
-    print(f"{done.records:,} records of {collection.name} in {options.file}, {done.size_bytes / 1e6:,.1f} MB")
+        records = export_collection(collection, options.file, replace=options.force)
+    print(f"{records:,} records of {collection.name} in {options.file}")
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +14,6 @@ from .whole_file import check_writable, whole_file
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Exported:
-    """What an export wrote: records, and bytes of the file."""
-
-    records: int
-    size_bytes: int
 
 
 def origin_of(collection: Collection) -> Origin:
@@ -43,8 +34,8 @@ def origin_of(collection: Collection) -> Origin:
     )
 
 
-def export_collection(collection: Collection, path: Path, *, replace: bool = False) -> Exported:
-    """Writes every record and what made them to `path`, under another name until it is whole.
+def export_collection(collection: Collection, path: Path, *, replace: bool = False) -> int:
+    """Writes every record and what made them to `path`, under another name until it is whole; returns how many.
 
     Memory is bounded by a page of records. Raises ConfigError when there is a file already and `replace` is not
     given, CollectionChanged when records were removed meanwhile, MissingPackage without pyarrow, OSError.
@@ -65,4 +56,4 @@ def export_collection(collection: Collection, path: Path, *, replace: bool = Fal
             writer.write_batch(to_batch(page, schema))
             records += len(page)
             bar.update(len(page))
-    return Exported(records=records, size_bytes=path.stat().st_size)
+    return records

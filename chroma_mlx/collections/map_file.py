@@ -24,7 +24,8 @@ TEXT: Final = "document"
 URI: Final = "uri"
 VECTOR: Final = "vector"
 NEIGHBOURS: Final = "neighbors"
-OWN: Final = (ID, TEXT, URI, VECTOR, NEIGHBOURS)
+# FILE_NAME is one that the tool adds itself.
+OWN: Final = (ID, TEXT, URI, VECTOR, NEIGHBOURS, "FILE_NAME")
 # As many as UMAP looks at unless it is told otherwise; the record itself is the first of them.
 NEAREST: Final = 15
 
