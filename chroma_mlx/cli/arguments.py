@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
 PORT = 8000
+COLLECTION_NAME = re.compile("[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
 
 
 def positive(text: str) -> int:
@@ -25,6 +27,16 @@ def positive(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
     return number
+
+
+def collection_name(text: str) -> str:
+    """A name that Chroma takes for a collection."""
+    if not COLLECTION_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name for a collection: 3 to 512 letters, digits, dots, underscores and hyphens, the first "
+            "and the last a letter or digit"
+        )
+    return text
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:

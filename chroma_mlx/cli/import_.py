@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .arguments import add_client_arguments, open_client
+from .arguments import add_client_arguments, collection_name, open_client
 
 
 def add_parser(commands: Any) -> None:
@@ -20,7 +20,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="a file that `chroma-mlx export` wrote")
     add_client_arguments(parser)
-    parser.add_argument("--collection", metavar="NAME", required=True, help="the collection to import into")
+    parser.add_argument(
+        "--collection", type=collection_name, metavar="NAME", required=True, help="the collection to import into"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace records that are there and differ")
     parser.set_defaults(run=run)
 

@@ -12,7 +12,7 @@ from .arguments import add_client_arguments, add_collection, open_client, positi
 
 LIMIT = 200_000
 # UMAP makes no map of less.
-FEWEST = 5
+FEWEST = 6
 
 
 def add_parser(commands: Any) -> None:

@@ -19,6 +19,7 @@ from chromadb.api.models.Collection import Collection
 from unit_vectors import unit_vectors
 
 from chroma_mlx import EmbeddingRouter, MockEmbeddingFunction
+from chroma_mlx.cli import main
 from chroma_mlx.collections.parquet import KEY
 
 Run = Callable[..., str]
@@ -303,6 +304,13 @@ def test_files_that_are_no_export_are_refused(
     rewrite(file, lambda stated: stated["function"].update(name="of-another-program"))
     assert "'of-another-program' is not known here" in refused("import", file, *target)
     assert "No such file" in refused("import", tmp_path / "none.parquet", *target)
+
+
+def test_a_name_that_chroma_does_not_take_makes_no_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["import", "notes.parquet", "--path", str(tmp_path / "target"), "--collection", "a b"])
+    assert "'a b' is no name for a collection" in capsys.readouterr().err
+    assert not (tmp_path / "target").exists()
 
 
 def test_an_export_replaces_a_file_only_when_that_is_asked_for(

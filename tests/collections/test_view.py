@@ -188,8 +188,8 @@ def test_a_map_of_too_few_records_and_a_file_that_is_there_are_refused(
     source: Path, tmp_path: Path, open_client: OpenClient, refused: Run, tool: Callable[..., Path]
 ) -> None:
     record = tool()
-    fill(open_client(source), 4)
-    assert "A map takes 5 records or more, and this one would have 4." in refused("view", "--path", source)
+    fill(open_client(source), 5)
+    assert "A map takes 6 records or more, and this one would have 5." in refused("view", "--path", source)
     kept = tmp_path / "map.parquet"
     kept.write_text("mine")
     assert "is there already. Pass --force" in refused("view", "--path", source, "--keep", kept)
