@@ -9,6 +9,11 @@
     ├── DimensionMismatch      vectors of another width than the collection's          (ValueError)
     ├── CollectionMismatch     a collection was made with other settings               (ValueError)
     ├── PartialWrite           the database failed after part of a call was written    (RuntimeError)
+    ├── DatabaseUnreachable    no database in a folder, or no server that answers      (ConnectionError)
+    ├── CollectionChanged      records were removed from a collection that was read    (RuntimeError)
+    ├── ExportFileError        a file is no whole and sound export of a collection     (ValueError)
+    ├── RecordConflict         an import's records are there already, and differ       (ValueError)
+    ├── ViewerError            Embedding Atlas is not there, too old, or failed        (RuntimeError)
     ├── ModelNotFound          no short name, folder or Hub repository of that name    (FileNotFoundError)
     ├── DownloadError          the model is not cached and could not be downloaded     (ConnectionError)
     ├── CacheError             the models' cache cannot be read, written or cleared     (OSError)
@@ -131,6 +136,35 @@ class PartialWrite(ChromaMLXError, RuntimeError):
             "replaced by the same."
         )
         self.written, self.total = written, total
+
+
+class DatabaseUnreachable(ChromaMLXError, ConnectionError):
+    """There is no Chroma database in a folder, or no server answers."""
+
+
+class CollectionChanged(ChromaMLXError, RuntimeError):
+    """Records were removed from a collection while it was read, so that others would have been missed."""
+
+
+class ExportFileError(ChromaMLXError, ValueError):
+    """A file is not a whole and sound export of a collection."""
+
+
+class RecordConflict(ChromaMLXError, ValueError):
+    """`count` records of an import are in the collection and differ; `ids` are the first of them."""
+
+    def __init__(self, *, name: str, ids: Sequence[str], count: int) -> None:
+        more = f" and {count - len(ids):,} more" if count > len(ids) else ""
+        super().__init__(
+            f"{count:,} of the file's records are in collection {name!r} already, and differ from the file's: "
+            f"{', '.join(map(repr, ids))}{more}. Import into another collection, or pass --overwrite to have those "
+            "of the file. Nothing was written."
+        )
+        self.ids, self.count = tuple(ids), count
+
+
+class ViewerError(ChromaMLXError, RuntimeError):
+    """Embedding Atlas is not on the path, too old, or failed."""
 
 
 class ModelNotFound(ChromaMLXError, FileNotFoundError):

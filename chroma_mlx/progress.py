@@ -29,10 +29,12 @@ class NoBar:
         """Does nothing."""
 
 
-def progress_bar(total: int, show: bool | None, *, unit: str = "texts") -> AbstractContextManager[Bar]:
+def progress_bar(
+    total: int, show: bool | None, *, unit: str = "texts", task: str = "Embedding"
+) -> AbstractContextManager[Bar]:
     """A tqdm bar over `total`. `show` None is automatic; True shows it at once, anywhere; False never."""
     if not shows_progress(show):
         return nullcontext(NoBar())
     from tqdm import tqdm
 
-    return tqdm(total=total, desc="Embedding", unit=f" {unit}", delay=0 if show else DELAY_S)
+    return tqdm(total=total, desc=task, unit=f" {unit}", delay=0 if show else DELAY_S)

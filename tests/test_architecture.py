@@ -22,6 +22,7 @@ LAYERS: Final = (
     "__init__",
     "model_cache",
     "diagnosis",
+    "collections",
     "router",
     "functions",
     "metrics",

@@ -11,9 +11,9 @@ from chromadb.errors import ChromaError
 
 from .. import __version__
 from ..errors import ChromaMLXError
-from . import config, demo, doctor, embed, models, serve, verify
+from . import collections, config, demo, doctor, embed, export, import_, models, query, serve, verify, view
 
-COMMANDS = (demo, embed, serve, config, models, verify, doctor)
+COMMANDS = (demo, embed, query, collections, export, import_, view, serve, config, models, verify, doctor)
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import io
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+
+PORT = 8000
+COLLECTION_NAME = re.compile("[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
 
 
 def positive(text: str) -> int:
@@ -17,6 +29,16 @@ def positive(text: str) -> int:
     return number
 
 
+def collection_name(text: str) -> str:
+    """A name that Chroma takes for a collection."""
+    if not COLLECTION_NAME.fullmatch(text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name for a collection: 3 to 512 letters, digits, dots, underscores and hyphens, the first "
+            "and the last a letter or digit"
+        )
+    return text
+
+
 def add_config(parser: argparse.ArgumentParser) -> None:
     """Adds --config, which every command takes."""
     parser.add_argument(
@@ -25,3 +47,44 @@ def add_config(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="a configuration file (default: CHROMA_MLX_CONFIG, ./embedding_config.yaml, or your own)",
     )
+
+
+def write_utf8() -> None:
+    """Makes standard output UTF-8, whatever the terminal's own is: a document may hold any character."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+
+
+def add_client_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what says where Chroma is: --path, or --host with --port and --ssl."""
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--path", type=Path, metavar="DB", help="the folder that a database of Chroma's is in")
+    where.add_argument("--host", metavar="HOST", help="the host of a Chroma server (`chroma run`)")
+    parser.add_argument("--port", type=positive, metavar="N", help=f"the server's port ({PORT})")
+    parser.add_argument("--ssl", action="store_true", help="speak HTTPS with the server")
+
+
+def add_collection(parser: argparse.ArgumentParser) -> None:
+    """Adds --collection, which may be left out where there is only one."""
+    parser.add_argument("--collection", metavar="NAME", help="the collection (default: the only one there is)")
+
+
+@contextmanager
+def open_client(options: argparse.Namespace, *, create: bool = False) -> Iterator[ClientAPI]:
+    """The client that the arguments of `add_client_arguments` say; only `create` makes a database.
+
+    A database is closed in the end. Raises DatabaseUnreachable, and ConfigError for what is a server's beside a folder.
+    """
+    from ..collections.clients import open_folder, open_server
+    from ..errors import ConfigError
+
+    if options.path is not None:
+        if options.port is not None or options.ssl:
+            raise ConfigError(
+                "--port and --ssl are a server's, and --path is a folder. Pass --host, or leave them out."
+            )
+        client: Any = open_folder(options.path, create=create)  # whose type leaves out that it can be closed
+        with client:
+            yield client
+    else:
+        yield open_server(options.host, PORT if options.port is None else options.port, ssl=options.ssl)

@@ -1,0 +1,1 @@
+"""Whole collections: looked at, asked, moved between machines as Parquet, and drawn as a map."""

@@ -1,0 +1,130 @@
+"""A Parquet file into a collection: everything is checked before the first write, and a second run does the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from ..errors import RecordConflict
+from ..progress import progress_bar
+from .checking import check_file
+from .pages import Page, get_records, page_records, space_of, take, take_ids
+from .parquet import Origin, opened, read_batches
+from .same_bits import to_give
+from .same_records import same_records, same_vectors
+from .target import make_target, open_target
+
+if TYPE_CHECKING:
+    from chromadb.api import ClientAPI
+    from chromadb.api.models.Collection import Collection
+
+NAMED: Final = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Imported:
+    """What an import did with the file's records.
+
+    `added` were not there; `present` were there and the same; `replaced` were there and others. `inexact` of those
+    written are not bit for bit as in the file, but off in the last place, by what a cosine collection rounds.
+    """
+
+    added: int
+    present: int
+    replaced: int
+    inexact: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedFile:
+    """An export whose every record may go into a collection."""
+
+    file: Any
+    origin: Origin
+
+
+@contextmanager
+def checked_file(path: Path) -> Iterator[CheckedFile]:
+    """Opens a file and reads it to its end. Raises ExportFileError for what is not whole or not right."""
+    with opened(path) as (file, origin):
+        check_file(path, file)
+        yield CheckedFile(file=file, origin=origin)
+
+
+def import_collection(client: ClientAPI, source: CheckedFile, name: str, *, overwrite: bool = False) -> Imported:
+    """Puts a file's records into collection `name`, which is made as the exported one was if there is none.
+
+    Run again after it was stopped it does what is left; run again after it was done, nothing. Memory is bounded by a
+    page of records, and 16 bytes an id. Raises, before anything is written, CollectionMismatch, DimensionMismatch or
+    ConfigError for a collection that the vectors do not fit, and RecordConflict when records are there that differ,
+    and `overwrite` is not given.
+    """
+    target = open_target(client, name, source.origin)
+    ids, count = ([], 0) if target is None else _conflicts(target, source.file)
+    if count and not overwrite:
+        raise RecordConflict(name=name, ids=ids, count=count)
+    collection = make_target(client, name, source.origin) if target is None else target
+    return _write(client, collection, source)
+
+
+def _conflicts(target: Collection, file: Any) -> tuple[list[str], int]:
+    """The first ids of records that are in the collection and differ from the file's, and how many do."""
+    found: list[str] = []
+    count = 0
+    if target.count() == 0:
+        return found, count
+    cosine = space_of(target) == "cosine"
+    for page in _pages(file, page_records(target.get_model()["dimension"])):
+        there = get_records(target, page.ids)
+        differ = np.flatnonzero(~same_records(take_ids(page, there.ids), there, rounded=cosine))
+        found += [there.ids[place] for place in differ[: NAMED - len(found)]]
+        count += len(differ)
+    return found, count
+
+
+def _write(client: ClientAPI, collection: Collection, source: CheckedFile) -> Imported:
+    size = min(page_records(source.origin.dimension), client.get_max_batch_size())
+    cosine = space_of(collection) == "cosine"
+    added = present = replaced = inexact = 0
+    with progress_bar(source.file.metadata.num_rows, None, unit="records", task="Importing") as bar:
+        for page in _pages(source.file, size):
+            there = get_records(collection, page.ids)
+            same = same_records(take_ids(page, there.ids), there, rounded=cosine)
+            kept = {id for id, right in zip(there.ids, same, strict=True) if right}
+            if other := [id for id in there.ids if id not in kept]:
+                # An upsert would keep the metadata keys, the document and the uri that the file's record has not.
+                collection.delete(ids=other)
+            writing = take_ids(page, [id for id in page.ids if id not in kept])
+            if len(writing):
+                _add(collection, writing, cosine=cosine)
+                inexact += _count_inexact(collection, writing)
+            present += len(kept)
+            replaced += len(other)
+            added += len(writing) - len(other)
+            bar.update(len(page))
+    return Imported(added=added, present=present, replaced=replaced, inexact=inexact)
+
+
+def _add(collection: Collection, page: Page, *, cosine: bool) -> None:
+    vectors = to_give(page.embeddings) if cosine else page.embeddings
+    columns: dict[str, Any] = {"documents": page.documents, "metadatas": page.metadatas, "uris": page.uris}
+    given = {key: list(values) for key, values in columns.items() if any(value is not None for value in values)}
+    collection.add(ids=list(page.ids), embeddings=list(vectors), **given)
+
+
+def _count_inexact(collection: Collection, page: Page) -> int:
+    """How many of a page's vectors the collection gives back in other bits."""
+    there = get_records(collection, page.ids)
+    wanted = take_ids(page, there.ids).embeddings
+    return len(page) - int(same_vectors(wanted, there.embeddings, rounded=False).sum())
+
+
+def _pages(file: Any, size: int) -> Iterator[Page]:
+    for batch in read_batches(file):
+        for start in range(0, len(batch), size):
+            yield take(batch, range(start, min(start + size, len(batch))))

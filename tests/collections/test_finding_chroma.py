@@ -1,0 +1,72 @@
+"""Where Chroma is: found, or said not to be, and never made by looking."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from chromadb.api import ClientAPI
+
+from chroma_mlx.cli import main
+
+Run = Callable[..., str]
+OpenClient = Callable[[Path], ClientAPI]
+
+
+@pytest.mark.parametrize("arguments", [["collections"], ["query", "x"], ["export", "x.parquet"], ["view"]])
+def test_looking_at_a_folder_without_a_database_makes_none(
+    arguments: list[str], tmp_path: Path, refused: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tool_folder(tmp_path)))
+    missing = tmp_path / "missing"
+    assert "There is no Chroma database in" in refused(*arguments, "--path", missing)
+    assert not missing.exists()
+
+
+def tool_folder(tmp_path: Path) -> Path:
+    """A folder with a stand-in for Embedding Atlas that knows every option."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    tool = folder / "embedding-atlas"
+    tool.write_text("#!/bin/sh\necho --vector --neighbors --text --umap-metric --host --port\n")
+    tool.chmod(0o755)
+    return folder
+
+
+def test_a_damaged_database_is_named_and_left_as_it_is(tmp_path: Path, refused: Run) -> None:
+    (tmp_path / "chroma.sqlite3").write_bytes(b"no database at all" * 100)
+    assert "is no Chroma database, or a damaged one" in refused("collections", "--path", tmp_path)
+    assert [file.name for file in tmp_path.iterdir()] == ["chroma.sqlite3"]
+
+
+def test_a_server_that_does_not_answer_is_named(refused: Run) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    assert f"No Chroma server answers at http://127.0.0.1:{port}" in refused(
+        "collections", "--host", "127.0.0.1", "--port", port
+    )
+
+
+def test_a_folder_and_a_server_exclude_each_other(tmp_path: Path, refused: Run) -> None:
+    assert "--port and --ssl are a server's" in refused("collections", "--path", tmp_path, "--port", 8000)
+    with pytest.raises(SystemExit, match="2"):
+        main(["collections", "--path", "x", "--host", "y"])
+    with pytest.raises(SystemExit, match="2"):
+        main(["collections"])
+
+
+def test_the_only_collection_needs_no_name_and_of_several_one_does(
+    source: Path, open_client: OpenClient, refused: Run, command: Run
+) -> None:
+    client = open_client(source)
+    assert "There is none here." in refused("query", "x", "--path", source)
+    client.create_collection("first", configuration={"hnsw": {"space": "l2"}}, embedding_function=None)
+    assert "'first' has no embedding function" in refused("query", "x", "--path", source)
+    client.create_collection("second", embedding_function=None)
+    assert "Which collection? There are 'first', 'second'." in refused("query", "x", "--path", source)
+    assert "no collection 'third'. There are 'first', 'second'." in refused(
+        "query", "x", "--path", source, "--collection", "third"
+    )
