@@ -38,6 +38,4 @@ def run(options: argparse.Namespace) -> int:
         f"{options.collection}: {done.added:,} records added, {done.present:,} were there already, {done.replaced:,} "
         "replaced"
     )
-    if done.inexact:
-        print(f"{done.inexact:,} vectors are off in the last place, by what a cosine collection of Chroma's rounds.")
     return 0

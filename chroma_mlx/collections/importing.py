@@ -15,8 +15,7 @@ from ..progress import progress_bar
 from .checking import check_file
 from .pages import Page, get_records, page_records, space_of, take, take_ids
 from .parquet import Origin, opened, read_batches
-from .same_bits import to_give
-from .same_records import same_records, same_vectors
+from .same_records import same_records
 from .target import make_target, open_target
 
 if TYPE_CHECKING:
@@ -30,14 +29,12 @@ NAMED: Final = 5
 class Imported:
     """What an import did with the file's records.
 
-    `added` were not there; `present` were there and the same; `replaced` were there and others. `inexact` of those
-    written are not bit for bit as in the file, but off in the last place, by what a cosine collection rounds.
+    `added` were not there; `present` were there and the same; `replaced` were there and others.
     """
 
     added: int
     present: int
     replaced: int
-    inexact: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +87,7 @@ def _conflicts(target: Collection, file: Any) -> tuple[list[str], int]:
 def _write(client: ClientAPI, collection: Collection, source: CheckedFile) -> Imported:
     size = min(page_records(source.origin.dimension), client.get_max_batch_size())
     cosine = space_of(collection) == "cosine"
-    added = present = replaced = inexact = 0
+    added = present = replaced = 0
     with progress_bar(source.file.metadata.num_rows, None, unit="records", task="Importing") as bar:
         for page in _pages(source.file, size):
             there = get_records(collection, page.ids)
@@ -101,27 +98,18 @@ def _write(client: ClientAPI, collection: Collection, source: CheckedFile) -> Im
                 collection.delete(ids=other)
             writing = take_ids(page, [id for id in page.ids if id not in kept])
             if len(writing):
-                _add(collection, writing, cosine=cosine)
-                inexact += _count_inexact(collection, writing)
+                _add(collection, writing)
             present += len(kept)
             replaced += len(other)
             added += len(writing) - len(other)
             bar.update(len(page))
-    return Imported(added=added, present=present, replaced=replaced, inexact=inexact)
+    return Imported(added=added, present=present, replaced=replaced)
 
 
-def _add(collection: Collection, page: Page, *, cosine: bool) -> None:
-    vectors = to_give(page.embeddings) if cosine else page.embeddings
+def _add(collection: Collection, page: Page) -> None:
     columns: dict[str, Any] = {"documents": page.documents, "metadatas": page.metadatas, "uris": page.uris}
     given = {key: list(values) for key, values in columns.items() if any(value is not None for value in values)}
-    collection.add(ids=list(page.ids), embeddings=list(vectors), **given)
-
-
-def _count_inexact(collection: Collection, page: Page) -> int:
-    """How many of a page's vectors the collection gives back in other bits."""
-    there = get_records(collection, page.ids)
-    wanted = take_ids(page, there.ids).embeddings
-    return len(page) - int(same_vectors(wanted, there.embeddings, rounded=False).sum())
+    collection.add(ids=list(page.ids), embeddings=list(page.embeddings), **given)
 
 
 def _pages(file: Any, size: int) -> Iterator[Page]:

@@ -1,4 +1,4 @@
-"""A collection moved: the same records, bit for bit, and the same function; or nothing at all."""
+"""A collection moved: the same records and the same function; or nothing at all."""
 
 from __future__ import annotations
 
@@ -54,14 +54,21 @@ def fill(client: ClientAPI, name: str = "notes", *, count: int = 4, space: str =
     return client.get_collection(name)
 
 
-def contents(collection: Collection) -> dict[str, Any]:
-    """All of the records by id, types of values and bits of vectors included."""
+def contents(collection: Collection) -> dict[str, tuple[Any, np.ndarray[Any, Any]]]:
+    """All of the records by id, types of values included, and their vectors."""
     found = collection.get(include=["documents", "metadatas", "uris", "embeddings"])
     rows = zip(found["documents"], found["metadatas"], found["uris"], found["embeddings"], strict=True)
     return {
-        id: (document, json.dumps(metadata or {}, sort_keys=True), uri, np.asarray(vector, np.float32).tobytes())
+        id: ((document, json.dumps(metadata or {}, sort_keys=True), uri), np.asarray(vector, np.float32))
         for id, (document, metadata, uri, vector) in zip(found["ids"], rows, strict=True)
     }
+
+
+def assert_same(found: dict[str, Any], wanted: dict[str, Any], *, tolerance: float = 1e-6) -> None:
+    """A cosine collection rounds; of another the vectors are the same to the last bit."""
+    assert {id: rest for id, (rest, _) in found.items()} == {id: rest for id, (rest, _) in wanted.items()}
+    for id, (_, vector) in found.items():
+        np.testing.assert_allclose(vector, wanted[id][1], rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("space", ["cosine", "l2", "ip"])
@@ -77,7 +84,7 @@ def test_a_round_trip_changes_nothing(
     printed = command("import", file, "--path", tmp_path / "target", "--collection", "moved")
     assert printed == f"moved: {count + 4:,} records added, 0 were there already, 0 replaced\n"
     moved = open_client(tmp_path / "target").get_collection("moved")
-    assert contents(moved) == contents(original)
+    assert_same(contents(moved), contents(original), tolerance=1e-6 if space == "cosine" else 0.0)
     assert moved.metadata == original.metadata
     assert moved.configuration_json == original.configuration_json
 
@@ -133,7 +140,7 @@ def test_a_collection_goes_into_a_server_and_back(
     assert "0 records added, 400 were there already" in command("import", there, *server)
     command("export", back, *server)
     command("import", back, "--path", tmp_path / "target", "--collection", "moved")
-    assert contents(open_client(tmp_path / "target").get_collection("moved")) == contents(original)
+    assert_same(contents(open_client(tmp_path / "target").get_collection("moved")), contents(original))
 
 
 # Kills itself after the second of Chroma's own writes.
@@ -164,7 +171,7 @@ def test_an_import_that_was_killed_is_completed_by_the_next(
     stopped = subprocess.run([sys.executable, "-c", STOPPED, *arguments], check=False, capture_output=True)
     assert stopped.returncode == -9, stopped.stderr
     assert command(*arguments) == "moved: 1,000 records added, 4,000 were there already, 0 replaced\n"
-    assert contents(open_client(target).get_collection("moved")) == contents(original)
+    assert_same(contents(open_client(target).get_collection("moved")), contents(original))
     assert command(*arguments) == "moved: 0 records added, 5,000 were there already, 0 replaced\n"
 
 
@@ -183,9 +190,9 @@ def test_records_that_differ_are_replaced_only_when_that_is_asked_for(
     arguments = ("import", file, "--path", source, "--collection", "notes")
     message = refused(*arguments)
     assert "2 of the file's records are in collection 'notes' already, and differ from the file's: 'ключ 0'" in message
-    assert contents(original) == changed
+    assert_same(contents(original), changed)
     assert command(*arguments, "--overwrite") == "notes: 0 records added, 2 were there already, 2 replaced\n"
-    assert contents(original) == {**before, "another": changed["another"]}
+    assert_same(contents(original), {**before, "another": changed["another"]})
 
 
 @pytest.mark.parametrize(
