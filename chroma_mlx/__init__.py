@@ -18,6 +18,7 @@ from .errors import ChromaMLXError
 from .functions import MLXEmbeddingFunction, MockEmbeddingFunction, RemoteEmbeddingFunction, UserProvidedFunction
 
 if TYPE_CHECKING:
+    from .ingestion import IngestResult, ingest
     from .router import EmbeddingRouter, Hit, Hits, Record, WriteResult
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "EmbeddingRouter",
     "Hit",
     "Hits",
+    "IngestResult",
     "MLXEmbeddingFunction",
     "MockEmbeddingFunction",
     "Record",
@@ -33,14 +35,19 @@ __all__ = [
     "UserProvidedFunction",
     "WriteResult",
     "__version__",
+    "ingest",
 ]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """The router, imported when it is first asked for: a program that only embeds needs none of it."""
+    """The router and the ingest, imported when they are first asked for: a program that only embeds needs neither."""
     if name in ("EmbeddingRouter", "Hit", "Hits", "Record", "WriteResult"):
         from . import router
 
         return getattr(router, name)
+    if name in ("IngestResult", "ingest"):
+        from . import ingestion
+
+        return getattr(ingestion, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

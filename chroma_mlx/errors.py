@@ -9,6 +9,7 @@
     ├── DimensionMismatch      vectors of another width than the collection's          (ValueError)
     ├── CollectionMismatch     a collection was made with other settings               (ValueError)
     ├── PartialWrite           the database failed after part of a call was written    (RuntimeError)
+    ├── IngestStopped          the database failed, or went away, during an ingest     (RuntimeError)
     ├── ModelNotFound          no short name, folder or Hub repository of that name    (FileNotFoundError)
     ├── DownloadError          the model is not cached and could not be downloaded     (ConnectionError)
     ├── CacheError             the models' cache cannot be read, written or cleared     (OSError)
@@ -131,6 +132,21 @@ class PartialWrite(ChromaMLXError, RuntimeError):
             "replaced by the same."
         )
         self.written, self.total = written, total
+
+
+class IngestStopped(ChromaMLXError, RuntimeError):
+    """The database failed during an ingest, or was away for longer than it may; what was written stays.
+
+    `waited_s` is how long it was waited for, None when waiting would not have helped.
+    """
+
+    def __init__(self, *, reason: str, waited_s: float | None) -> None:
+        waited = "" if waited_s is None else f", and was waited for {waited_s:.0f} s"
+        super().__init__(
+            f"The database failed ({reason}){waited}. What was written until then stays, and can be queried. Once the "
+            "database is well, run the same ingest again: it goes on from there."
+        )
+        self.reason, self.waited_s = reason, waited_s
 
 
 class ModelNotFound(ChromaMLXError, FileNotFoundError):

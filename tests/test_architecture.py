@@ -22,6 +22,7 @@ LAYERS: Final = (
     "__init__",
     "model_cache",
     "diagnosis",
+    "ingestion",
     "router",
     "functions",
     "metrics",
