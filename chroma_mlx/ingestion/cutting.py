@@ -137,12 +137,12 @@ def _next_start(words: Words, sums: Sequence[int], place: int, cut: int, overlap
 
 
 def _trimmed(text: str, spans: Iterable[Span]) -> list[Span]:
-    """Without the white space around them, and without those that are nothing else."""
-    found = []
+    """Without the white space around them, and without those that add nothing else to the one before."""
+    found = list[Span]()
     for span in spans:
         part = text[span.start : span.end]
         body = part.strip()
-        if body:
-            start = span.start + len(part) - len(part.lstrip())
+        start = span.start + len(part) - len(part.lstrip())
+        if body and (not found or start + len(body) > found[-1].end):
             found.append(Span(start, start + len(body)))
     return found

@@ -12,7 +12,7 @@ from typing import BinaryIO, Final
 from .cutting import Cutter, Span
 from .diff import Change, RecordChanges, compare, ids_to_look_up
 from .journal import Journal, sha_of
-from .passage import Document, Passage, Record, Reject, make_passage, passage_id
+from .passage import SOURCE, Document, Passage, Record, Reject, make_passage, passage_id
 from .readers.formats import FORMATS
 from .readers.rows import Columns
 from .rejects import Rejects
@@ -170,7 +170,9 @@ class Preparer:
         )
 
     def _passage(self, document: Document, headings: Headings, span: Span, number: int, passages: int) -> Passage:
-        metadata = {**document.columns, "source": document.source, **document.place}
+        # A record that has an id of its own is the same one wherever it stands.
+        place = document.place if document.id is None else {}
+        metadata = {**document.columns, SOURCE: document.source, **place}
         if passages > 1:
             metadata |= {"passage": number, "passages": passages}
         text = document.text[span.start : span.end]

@@ -42,7 +42,7 @@ class Store:
                 ids=[change.passage.id for change in part],
                 embeddings=list(vectors[start : start + self.max_batch]),
                 documents=[change.passage.text for change in part],
-                metadatas=[change.metadata for change in part],
+                metadatas=[change.metadata or None for change in part],
             )
 
     def relabel(self, changes: Sequence[Change]) -> None:

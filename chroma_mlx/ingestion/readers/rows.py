@@ -75,8 +75,7 @@ def read_row(row: Row, columns: Columns) -> Document | Reject:
         source=row.source,
         text=str.__str__(text),
         id=named,
-        # A record that has an id of its own is the same one wherever it stands.
-        place=row.place if named is None else {},
+        place=row.place,
         columns=metadata,
         size=row.size,
     )
