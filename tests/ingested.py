@@ -27,4 +27,4 @@ def contents(collection: Any) -> dict[str, tuple[str, dict[str, Any], bytes]]:
     found = collection.get(include=["documents", "metadatas", "embeddings"])
     vectors = np.asarray(found["embeddings"], dtype=np.float32)
     rows = zip(found["ids"], found["documents"], found["metadatas"], vectors, strict=True)
-    return {id: (text, dict(metadata), vector.tobytes()) for id, text, metadata, vector in rows}
+    return {id: (text, dict(metadata or {}), vector.tobytes()) for id, text, metadata, vector in rows}
