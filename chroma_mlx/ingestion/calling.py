@@ -16,7 +16,7 @@ from .opening import Opened, open_given, open_named
 from .readers.rows import Columns
 from .report import IngestResult
 from .run import Ingest, Options
-from .sources import Sources, check_named
+from .sources import Sources
 
 
 def ingest(
@@ -43,47 +43,28 @@ def ingest(
 ) -> IngestResult:
     """Puts files or records into a collection: what is new or edited is embedded, what is unchanged is not.
 
-    Args:
-        records: a path or several (pathlib's, files or folders), or any iterable of texts, of mappings with a
-            column for the text, or of the router's Records. It is read as it goes, never held.
-        collection: a collection of Chroma's or the router's, or the name of one with `client`.
-        model, embedding_function, config: what is to embed a collection given by name; without any, an existing
-            one keeps its own. Where another made its vectors all is embedded anew, into a new collection that
-            takes the name at the end.
-        text_column, id_column: of records; the others become metadata. Without `id_column` an id is made of the
-            source and the place in it (of mappings in memory: "id", where there is one).
-        format, globs: how files are read, and which of a folder; known by their endings otherwise.
-        base: the folder that sources are named from; else by their absolute paths.
-        source: the name of records in memory as a source.
-        passage_tokens, overlap_tokens: longest passage (512, or what the model takes) and what it shares with
-            the one before (an eighth).
-        sync: deletes what an earlier ingest put there from these sources and is not in them any more.
-        recheck: compares with what is stored even where this machine remembers that nothing changed.
-        rejects: a file for what was refused, as JSON lines; replaced by the first of a run.
-        retry_seconds: how long a server may be away.
-        show_progress: None shows a bar on a terminal.
+    docs/ingest.md says what each argument does. `records` are a path or several (pathlib's, files or folders),
+    or any iterable of texts, of mappings with a column for the text, or of the router's Records, read as it
+    goes. `collection` is one of Chroma's or the router's, or a name with `client`, and then `model`, `config`
+    or `embedding_function` say what embeds it.
 
     Raises InputError and ConfigError before anything is written, IngestStopped when the database fails,
     DimensionMismatch, CollectionMismatch, MissingPackage, and what the embedding function raises.
     """
-    if isinstance(records, str | os.PathLike):
-        records = [Path(records)]
-    paths = isinstance(records, list | tuple) and bool(records) and all(isinstance(x, os.PathLike) for x in records)
-    given: Any = records
-    if paths:
-        named = check_named([os.fspath(path) for path in records])
-        folder = None if base is None else Path(base)
-        skip = None if rejects is None else Path(rejects)
-        given = Sources(named=named, format=format, globs=tuple(globs), base=folder, skip=skip)
-    elif not isinstance(records, Iterable):
-        raise InputError(f"The records are a {type(records).__name__}. Pass paths, or an iterable of records.")
-    if not retry_seconds >= 0:
-        raise ConfigError(f"retry_seconds is {retry_seconds!r}, which is not allowed. Set it to 0 or more.")
-    columns = Columns(text=text_column, id=id_column)
-    if not paths and id_column is None:
-        columns = Columns(text=text_column, id="id", id_optional=True)
+    given = _given(
+        records,
+        format=format,
+        globs=tuple(globs),
+        base=None if base is None else Path(base),
+        skip=None if rejects is None else Path(rejects),
+    )
+    in_memory = not isinstance(given, Sources)
     options = Options(
-        columns=columns,
+        columns=Columns(
+            text=text_column,
+            id="id" if in_memory and id_column is None else id_column,
+            id_optional=in_memory and id_column is None,
+        ),
         source=source,
         passage_tokens=passage_tokens,
         overlap_tokens=overlap_tokens,
@@ -95,6 +76,17 @@ def ingest(
     )
     opened = _open(collection, client, model=model, function=embedding_function, config=config)
     return Ingest(given, opened, options).run()
+
+
+def _given(records: Any, **reading: Any) -> Sources | Iterable[Any]:
+    """Files and folders, where paths were given; else the records. Raises InputError where they are neither."""
+    if isinstance(records, str | os.PathLike):
+        records = [Path(records)]
+    if isinstance(records, list | tuple) and records and all(isinstance(each, os.PathLike) for each in records):
+        return Sources(named=tuple(os.fspath(path) for path in records), **reading)
+    if not isinstance(records, Iterable):
+        raise InputError(f"The records are a {type(records).__name__}. Pass paths, or an iterable of records.")
+    return records
 
 
 def _open(collection: Any, client: Any | None, *, model: str | None, function: Any, config: ConfigSource) -> Opened:

@@ -30,7 +30,7 @@ class Channel(Generic[T]):
             while len(self._items) >= self._size and not self._failed:
                 self._changed.wait()
             if self._failed:
-                raise ChannelClosed
+                raise ChannelClosed("The other side ended before its work was done.")
             self._items.append(item)
             self._changed.notify_all()
 
@@ -54,7 +54,7 @@ class Channel(Generic[T]):
                 while not self._items and not self._ended and not self._failed:
                     self._changed.wait()
                 if self._failed:
-                    raise ChannelClosed
+                    raise ChannelClosed("The other side ended before its work was done.")
                 if not self._items:
                     return
                 item = self._items.popleft()

@@ -30,7 +30,8 @@ def open_client(
     settings = Settings(anonymized_telemetry=False)
     where = {name: value for name, value in (("tenant", tenant), ("database", database)) if value is not None}
     if path is not None:
-        return chromadb.PersistentClient(path, settings=settings, **where)
+        # Absolute: Chroma takes two clients of one path for the same, whatever the working folder was.
+        return chromadb.PersistentClient(path.absolute(), settings=settings, **where)
     headers = {}
     if token_variable is not None:
         token = os.environ.get(token_variable, "").strip()

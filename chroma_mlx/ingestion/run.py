@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from ..errors import ConfigError
 from ..progress import byte_bar
+from ..rules import COUNT, SECONDS, optional, refusals
 from .cutting import Cutter
 from .finishing import carry_over, delete_gone
 from .journal import Journal, sha_of
@@ -50,6 +51,14 @@ class Options:
     rejects: Path | None = None
     retry_seconds: float = 300.0
     show_progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a value that is not allowed."""
+        counts = {"passage_tokens": self.passage_tokens}
+        found = refusals(counts, dict.fromkeys(counts, optional(COUNT)))
+        found += refusals({"retry_seconds": self.retry_seconds}, {"retry_seconds": SECONDS})
+        if found:
+            raise ConfigError(found[0][1])
 
 
 class Ingest:

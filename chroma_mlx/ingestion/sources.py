@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -140,10 +140,3 @@ def read_items(items: Iterable[Any], source: str, columns: Columns) -> Iterator[
             yield row.refuse("it has a vector of its own, which is for the router's upsert", id=item.id)
         else:
             yield read_row(row, columns)
-
-
-def check_named(named: Sequence[str]) -> tuple[str, ...]:
-    """The sources that were named. Raises InputError when there is none."""
-    if not named:
-        raise InputError("No source was named. Name files, folders, or - for standard input.")
-    return tuple(named)

@@ -51,5 +51,5 @@ def test_after_a_failure_neither_side_goes_on() -> None:
     channel.fail()
     writer.join()
     assert ended == [ChannelClosed]
-    with pytest.raises(ChannelClosed, match=""):
+    with pytest.raises(ChannelClosed, match="ended before"):
         next(iter(channel))

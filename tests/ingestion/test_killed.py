@@ -24,12 +24,25 @@ from chroma_mlx.ingestion import preparing
 posix = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 # Batches of a few passages, so that a kill falls between some.
 PASSAGES = 20
+# The process gives itself a signal around an upsert of its own, where it is told to.
 START = f"""
-import sys
+import os, sys
+from chromadb.api.models.Collection import Collection
 from chroma_mlx.ingestion import preparing
 preparing.FIRST_PASSAGES, preparing.DOCUMENTS_A_BLOCK, preparing.BATCH_S = {PASSAGES}, {PASSAGES}, 0.02
+number, moment, count = int(sys.argv[1]), float(sys.argv[2]), 0
+upsert = Collection.upsert
+def interrupted(*arguments, **more):
+    global count
+    count += 1
+    if number and count == moment:
+        os.kill(os.getpid(), number)
+    upsert(*arguments, **more)
+    if number and count == moment - 0.5:
+        os.kill(os.getpid(), number)
+Collection.upsert = interrupted
 from chroma_mlx.cli import main
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(sys.argv[3:]))
 """
 
 
@@ -64,11 +77,13 @@ def edit(folder: Path) -> None:
 class Command:
     """`chroma-mlx ingest` as a process of its own."""
 
-    def __init__(self, folder: Path, database: Path, *more: str) -> None:
+    def __init__(self, folder: Path, database: Path, *, signal: int = 0, moment: float = 0) -> None:
+        """`moment` 3 gives the signal before the third upsert, 3.5 behind it."""
         environment = {**os.environ, "XDG_STATE_HOME": str(database.parent / "state"), "ANONYMIZED_TELEMETRY": "False"}
-        arguments = [str(folder), "--base", str(folder), "--collection", "notes", "--path", str(database)]
+        arguments = [str(folder), "--base", str(folder), "--collection", "notes", "--path", str(database), "--json"]
+        arguments += ["--passage-tokens", "60", "--sync"]
         self.process = subprocess.Popen(
-            [sys.executable, "-c", START, "ingest", *arguments, "--json", "--passage-tokens", "60", "--sync", *more],
+            [sys.executable, "-c", START, str(int(signal)), str(moment), "ingest", *arguments],
             env=environment,
             cwd=database.parent,
             stdout=subprocess.PIPE,
@@ -85,14 +100,10 @@ class Command:
         self.process.communicate(timeout=30)
         return self.process.returncode == -signal.SIGKILL
 
-    def kill_at(self, database: Path, size: int) -> None:
-        """Kills it as soon as the database has grown by so many bytes."""
-        file = database / "chroma.sqlite3"
-        before = file.stat().st_size if file.exists() else 0
-        while self.process.poll() is None and (not file.exists() or file.stat().st_size < before + size):
-            time.sleep(0.002)
-        self.process.kill()
-        self.process.communicate(timeout=30)
+    def end(self) -> tuple[int, str]:
+        """(exit status, errors)."""
+        _, errors = self.process.communicate(timeout=120)
+        return self.process.returncode, errors
 
 
 def complete(folder: Path, database: Path) -> IngestResult:
@@ -125,22 +136,23 @@ def undisturbed(tmp_path: Path) -> tuple[Path, dict[str, tuple[str, dict[str, An
 
 
 @posix
+@pytest.mark.parametrize("moment", [4.5])
 def test_killed_while_it_fills_and_while_it_updates_it_goes_on_to_the_same(
-    undisturbed: tuple[Path, dict[str, tuple[str, dict[str, Any], bytes]]], tmp_path: Path
+    moment: float, undisturbed: tuple[Path, dict[str, tuple[str, dict[str, Any], bytes]]], tmp_path: Path
 ) -> None:
     folder, expected = undisturbed
     database = tmp_path / "killed/db"
     database.parent.mkdir()
     shutil.move(folder, tmp_path / "after")
     shutil.copytree(tmp_path / "before", folder)
-    Command(folder, database).kill_at(database, 300_000)
+    assert Command(folder, database, signal=signal.SIGKILL, moment=moment).end()[0] == -signal.SIGKILL
     between = stored(database)
     first = complete(folder, database)
     assert first.unchanged >= len(between) > 0
     assert first.added > 0
     shutil.rmtree(folder)
     shutil.copytree(tmp_path / "after", folder)
-    Command(folder, database).kill_at(database, 50_000)
+    assert Command(folder, database, signal=signal.SIGKILL, moment=moment - 2).end()[0] == -signal.SIGKILL
     complete(folder, database)
     assert stored(database) == expected
 
@@ -177,15 +189,9 @@ def test_fifty_kills_at_random_moments_leave_what_an_undisturbed_run_does(
 
 @posix
 def test_an_interrupt_ends_it_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
-    folder, database = sources(tmp_path / "in", 2_000), tmp_path / "db"
-    command = Command(folder, database)
-    file = database / "chroma.sqlite3"
-    while command.process.poll() is None and (not file.exists() or file.stat().st_size < 400_000):
-        time.sleep(0.005)
-    command.process.send_signal(signal.SIGINT)
-    _, errors = command.process.communicate(timeout=30)
-    assert command.process.returncode == 130, errors
-    assert errors.strip() == "chroma-mlx: interrupted"
+    folder, database = sources(tmp_path / "in", 200), tmp_path / "db"
+    status, errors = Command(folder, database, signal=signal.SIGINT, moment=2.5).end()
+    assert (status, errors.strip()) == (130, "chroma-mlx: interrupted")
     there = len(stored(database))
     found = complete(folder, database)
     assert (found.unchanged, found.added > 0, there > 0) == (there, True, True)
