@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -99,6 +100,10 @@ def _open(collection: Any, client: Any | None, *, model: str | None, function: A
         return open_given(collection, client)
     if client is None:
         raise ConfigError(f"The collection {collection!r} was given by its name alone. Pass `client=` too.")
+    if inspect.iscoroutinefunction(getattr(client, "get_collection", None)):
+        raise ConfigError(
+            "This client is asynchronous. Pass a plain one, and call ingest in a thread: asyncio.to_thread."
+        )
     if function is not None and (model is not None or config is not None):
         raise ConfigError("Both a model and an embedding_function were given. Pass one or the other.")
     effective = resolve(config, {} if model is None else {"model_name": model})

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
+from ..texts import surrogate_problem
 from .cutting import Cutter, Span
 from .diff import Change, RecordChanges, compare, ids_to_look_up
 from .journal import Journal, sha_of
@@ -63,6 +64,10 @@ def read_files(
 ) -> Iterator[Document | Reject]:
     """The documents of every file. One that the journal knows is not read; where ids may be another file's, all are."""
     for file in sources.files():
+        if surrogate_problem(file.name) is not None:
+            shown = file.name.encode("utf-8", "replace").decode()
+            yield Reject(source=shown, reason="its name has no UTF-8 form; rename it")
+            continue
         sha = sha_of(file) if journal is not None else None
         known = journal.passages_of(file.name, sha) if journal is not None and columns.id is None else None
         if known is not None:

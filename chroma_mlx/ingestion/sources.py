@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from ..errors import ConfigError, InputError
 from ..router.record import Record as GivenRecord
@@ -72,20 +73,22 @@ class Sources:
         for file in self.files():
             if file.path is None:
                 return None
-            total += file.path.stat().st_size if file.path.exists() else 0
+            with contextlib.suppress(OSError):  # gone since, or not to be read: which its reader tells
+                total += file.path.stat().st_size
         return total
 
     def covers(self, source: str) -> bool:
-        """Whether a source is one of those named, or was in a folder that is."""
+        """Whether a source is one of those named, or would be read in a folder that is, were it there."""
         for name in self.named:
             own = name if name == STANDARD_INPUT else self._name_of(name)
             folder = "" if own == "." else f"{own.rstrip('/')}/"
-            if source == own or (os.path.isdir(name) and source.startswith(folder)):
+            inside = os.path.isdir(name) and source.startswith(folder)
+            if source == own or (inside and self._fits(source[len(folder) :])):
                 return True
         return False
 
     def _walk(self, folder: str) -> Iterator[str]:
-        for parent, folders, names in os.walk(folder):
+        for parent, folders, names in os.walk(folder, onerror=_raise):
             folders[:] = sorted(each for each in folders if not each.startswith("."))
             for name in sorted(names):
                 path = os.path.join(parent, name)
@@ -121,6 +124,11 @@ class Sources:
         if relative == os.pardir or relative.startswith(os.pardir + os.sep):
             raise ConfigError(f"{path!r} is not below the base {str(self.base)!r}. Set --base to a folder above it.")
         return relative.replace(os.sep, "/")
+
+
+def _raise(error: OSError) -> NoReturn:
+    """A folder that cannot be read ends the run: what is in it must not be taken for gone."""
+    raise error
 
 
 def read_items(items: Iterable[Any], source: str, columns: Columns) -> Iterator[Document | Reject]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 import threading
 from pathlib import Path
@@ -122,6 +123,38 @@ def test_sync_leaves_other_sources_and_other_peoples_records_alone(
     write_jsonl(folder / "a.jsonl", numbered(1))
     assert counts(run(folder, client, id_column="id", sync=True)) == {"unchanged": 1, "deleted": 1}
     assert ids(client) == {"other", "mine", "r0"}
+
+
+def test_sync_leaves_files_alone_that_the_globs_would_not_read(client: ClientAPI, folder: Path) -> None:
+    for name in ("a.md", "b.txt"):
+        (folder / name).write_text(name)
+    run(folder, client, base=folder)
+    (folder / "a.md").unlink()
+    (folder / "c.md").write_text("c")
+    assert counts(run(folder, client, base=folder, globs=["*.md"], sync=True)) == {"added": 1, "deleted": 1}
+    assert ids(client) == {"b.txt", "c.md"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems know no such names")
+def test_a_file_whose_name_is_no_text_is_refused(client: ClientAPI, folder: Path) -> None:
+    (folder / "fine.txt").write_text("one")
+    (folder / os.fsdecode(b"caf\xe9.txt")).write_text("two")
+    result = run(folder, client)
+    assert counts(result) == {"added": 1, "failed": 1}
+    assert result.rejects[0].reason == "its name has no UTF-8 form; rename it"
+
+
+def test_any_character_goes_there_and_back(client: ClientAPI) -> None:
+    rows = [
+        {"id": f"x{mark}y", "text": f"a{mark}b", "c": f"d{mark}e"}
+        for mark in ("\u2028", "\x85", "\x01", "👩‍🚀", "'", "\\")
+    ]
+    assert counts(run(rows, client)) == {"added": len(rows)}
+    assert counts(run(rows, client)) == {"unchanged": len(rows)}
+    stored = contents(client.get_collection("notes"))
+    assert {(id, text, metadata["c"]) for id, (text, metadata, _) in stored.items()} == {
+        (row["id"], row["text"], row["c"]) for row in rows
+    }
 
 
 def test_sync_deletes_nothing_that_a_refused_record_may_stand_for(client: ClientAPI, folder: Path) -> None:
