@@ -109,6 +109,8 @@ class Preparer:
 
     def __init__(self, *, cutter: Cutter, store: Store, seen: Seen, rejects: Rejects, pace: Pace) -> None:
         self._cutter, self._store, self._seen, self._rejects, self._pace = cutter, store, seen, rejects, pace
+        # Then nothing that is read can be there, since each id is read once.
+        self._empty = store.count() == 0
 
     def prepare(self, found: Iterable[Document | Reject]) -> Iterator[Work]:
         """The work of all documents, in order; what is refused is noted."""
@@ -189,6 +191,8 @@ class Preparer:
         return make_passage(passage_id(document.record_id, number, passages), text, metadata)
 
     def _compare(self, records: list[Record]) -> Iterator[RecordChanges]:
+        if self._empty:
+            return (compare(record, {}) for record in records)
         ids = list(dict.fromkeys(id for record in records for id in ids_to_look_up(record)))
         stored = self._store.look_up(ids)
         return (compare(record, stored) for record in records)
