@@ -19,6 +19,7 @@ from .functions import MLXEmbeddingFunction, MockEmbeddingFunction, RemoteEmbedd
 
 if TYPE_CHECKING:
     from .engine.encoder import shutdown
+    from .ingestion import IngestResult, ingest
     from .router import EmbeddingRouter, Hit, Hits, Record, WriteResult
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "EmbeddingRouter",
     "Hit",
     "Hits",
+    "IngestResult",
     "MLXEmbeddingFunction",
     "MockEmbeddingFunction",
     "Record",
@@ -34,13 +36,14 @@ __all__ = [
     "UserProvidedFunction",
     "WriteResult",
     "__version__",
+    "ingest",
     "shutdown",
 ]
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """The router and the engine, imported when they are first asked for: not every program needs both."""
+    """The router, the ingest and the engine, imported when they are first asked for: few programs need all of them."""
     if name in ("EmbeddingRouter", "Hit", "Hits", "Record", "WriteResult"):
         from . import router
 
@@ -49,4 +52,8 @@ def __getattr__(name: str) -> Any:
         from .engine.encoder import shutdown
 
         return shutdown
+    if name in ("IngestResult", "ingest"):
+        from . import ingestion
+
+        return getattr(ingestion, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

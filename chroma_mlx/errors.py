@@ -14,6 +14,7 @@
     ├── ExportFileError        a file is no whole and sound export of a collection     (ValueError)
     ├── RecordConflict         an import's records are there already, and differ       (ValueError)
     ├── ViewerError            Embedding Atlas is not there, too old, or failed        (RuntimeError)
+    ├── IngestStopped          the database failed, or went away, during an ingest     (RuntimeError)
     ├── ModelNotFound          no short name, folder or Hub repository of that name    (FileNotFoundError)
     ├── DownloadError          the model is not cached and could not be downloaded     (ConnectionError)
     ├── CacheError             the models' cache cannot be read, written or cleared     (OSError)
@@ -165,6 +166,19 @@ class RecordConflict(ChromaMLXError, ValueError):
 
 class ViewerError(ChromaMLXError, RuntimeError):
     """Embedding Atlas is not on the path, too old, or failed."""
+class IngestStopped(ChromaMLXError, RuntimeError):
+    """The database failed during an ingest, or was away for longer than it may; what was written stays.
+
+    `waited_s` is how long it was waited for, None when waiting would not have helped.
+    """
+
+    def __init__(self, *, reason: str, waited_s: float | None) -> None:
+        waited = "" if waited_s is None else f", and was waited for {waited_s:.0f} s"
+        super().__init__(
+            f"The database failed ({reason}){waited}. What was written until then stays, and can be queried. Once the "
+            "database is well, run the same ingest again: it goes on from there."
+        )
+        self.reason, self.waited_s = reason, waited_s
 
 
 class ModelNotFound(ChromaMLXError, FileNotFoundError):

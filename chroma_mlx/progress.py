@@ -21,11 +21,17 @@ class Bar(Protocol):
     def update(self, n: float | None = 1, /) -> object:
         """`n` more are done."""
 
+    def set_postfix_str(self, s: str, /) -> object:
+        """What is said behind the bar."""
+
 
 class NoBar:
     """Nothing to see. tqdm's own disabled bar would still make a lock that outlives some processes."""
 
     def update(self, n: float | None = 1, /) -> None:
+        """Does nothing."""
+
+    def set_postfix_str(self, s: str, /) -> None:
         """Does nothing."""
 
 
@@ -38,3 +44,12 @@ def progress_bar(
     from tqdm import tqdm
 
     return tqdm(total=total, desc=task, unit=f" {unit}", delay=0 if show else DELAY_S)
+
+
+def byte_bar(total: int | None, show: bool | None) -> AbstractContextManager[Bar]:
+    """As `progress_bar`, over the bytes of files; None where nobody knows how many there will be."""
+    if not shows_progress(show):
+        return nullcontext(NoBar())
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc="Ingesting", unit="B", unit_scale=True, delay=0 if show else DELAY_S)

@@ -70,6 +70,7 @@ INSTRUCTION: Final = Rule(
     allowed="a text, '' for none, or None for the model's own (a text without lone surrogates)",
 )
 MILLISECONDS: Final = Rule(accepts=_is_number, allowed="a number of milliseconds, 0 or more")
+SECONDS: Final = Rule(accepts=_is_number, allowed="a number of seconds, 0 or more")
 GIGABYTES: Final = Rule(
     accepts=lambda value: _is_number(value) and value > 0, allowed="a number of gigabytes greater than 0"
 )

@@ -88,7 +88,8 @@ def test_every_example_is_tested_here() -> None:
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "docs/router.md", "docs/adding-a-model.md", "docs/models.md", "docs/metrics.md"]
+    "page",
+    ["README.md", "docs/router.md", "docs/adding-a-model.md", "docs/models.md", "docs/metrics.md", "docs/ingest.md"],
 )
 def test_the_snippets_of_a_page_run_and_print_what_it_shows(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -101,6 +102,7 @@ def test_the_snippets_of_a_page_run_and_print_what_it_shows(
     ]
     assert snippets, f"{page} shows no Python"
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     for code, following in snippets:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr

@@ -107,6 +107,11 @@ class Tokenizer:
         """Tokens of all texts, special ones included, none cut."""
         return sum(map(len, self._ids(texts)))
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, without the special ones around it, none cut."""
+        encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [len(encoding.ids) for encoding in encoded]
+
     def text_of(self, ids: Sequence[int]) -> str | None:
         """The text that has exactly these token ids (special ones around it or not); None where there is none.
 

@@ -11,7 +11,7 @@ from chromadb.utils.embedding_functions import register_embedding_function
 
 from ..config import EmbeddingConfig, resolve
 from ..config.embedding import RULES
-from ..settings import VectorSettings
+from ..settings import MachineSettings, VectorSettings
 from ..texts import check_kind
 from .saved import SavedFunction
 
@@ -147,6 +147,11 @@ class MLXEmbeddingFunction(SavedFunction):
     def settings(self) -> VectorSettings:
         """What determines the vectors."""
         return self._vectors
+
+    @property
+    def machine(self) -> MachineSettings:
+        """What belongs to the machine, and is not saved."""
+        return self._machine
 
     def encoder(self) -> Encoder:
         """The engine under these settings; making it costs nothing."""

@@ -27,6 +27,11 @@ class _Routed:
         """Chroma's own collection, with its own `add`, `upsert`, `update` and `query`."""
         return self._target.chroma
 
+    @property
+    def target(self) -> Target:
+        """What the methods work on: the collection, and who embeds for it."""
+        return self._target
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):  # while a copy or a pickle is made there is no target yet
             raise AttributeError(name)

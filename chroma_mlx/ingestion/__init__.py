@@ -1,0 +1,6 @@
+"""Ingest: files and records into a collection, so that running it again does only what has changed."""
+
+from .calling import ingest
+from .report import IngestResult
+
+__all__ = ["IngestResult", "ingest"]

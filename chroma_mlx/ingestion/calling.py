@@ -1,0 +1,113 @@
+"""`ingest`: the call, and what it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..config import ConfigSource, resolve
+from ..config.sources import DEFAULT
+from ..errors import ConfigError, InputError
+from ..settings import VectorSettings
+from .opening import Opened, open_given, open_named
+from .readers.rows import Columns
+from .report import IngestResult
+from .run import Ingest, Options
+from .sources import Sources
+
+
+def ingest(
+    records: Iterable[Any] | str | os.PathLike[str],
+    collection: Any,
+    *,
+    client: Any | None = None,
+    model: str | None = None,
+    embedding_function: Any | None = None,
+    config: ConfigSource = None,
+    text_column: str = "text",
+    id_column: str | None = None,
+    format: str | None = None,
+    globs: Sequence[str] = (),
+    base: str | os.PathLike[str] | None = None,
+    source: str = "records",
+    passage_tokens: int | None = None,
+    overlap_tokens: int | None = None,
+    sync: bool = False,
+    recheck: bool = False,
+    rejects: str | os.PathLike[str] | None = None,
+    retry_seconds: float = 300.0,
+    show_progress: bool | None = None,
+) -> IngestResult:
+    """Puts files or records into a collection: what is new or edited is embedded, what is unchanged is not.
+
+    docs/ingest.md says what each argument does. `records` are a path or several (pathlib's, files or folders),
+    or any iterable of texts, of mappings with a column for the text, or of the router's Records, read as it
+    goes. `collection` is one of Chroma's or the router's, or a name with `client`, and then `model`, `config`
+    or `embedding_function` say what embeds it.
+
+    Raises InputError and ConfigError before anything is written, IngestStopped when the database fails,
+    DimensionMismatch, CollectionMismatch, MissingPackage, and what the embedding function raises.
+    """
+    given = _given(
+        records,
+        format=format,
+        globs=tuple(globs),
+        base=None if base is None else Path(base),
+        skip=None if rejects is None else Path(rejects),
+    )
+    in_memory = not isinstance(given, Sources)
+    options = Options(
+        columns=Columns(
+            text=text_column,
+            id="id" if in_memory and id_column is None else id_column,
+            id_optional=in_memory and id_column is None,
+        ),
+        source=source,
+        passage_tokens=passage_tokens,
+        overlap_tokens=overlap_tokens,
+        sync=sync,
+        recheck=recheck,
+        rejects=None if rejects is None else Path(rejects),
+        retry_seconds=retry_seconds,
+        show_progress=show_progress,
+    )
+    opened = _open(collection, client, model=model, function=embedding_function, config=config)
+    return Ingest(given, opened, options).run()
+
+
+def _given(records: Any, **reading: Any) -> Sources | Iterable[Any]:
+    """Files and folders, where paths were given; else the records. Raises InputError where they are neither."""
+    if isinstance(records, str | os.PathLike):
+        records = [Path(records)]
+    if isinstance(records, list | tuple) and records and all(isinstance(each, os.PathLike) for each in records):
+        return Sources(named=tuple(os.fspath(path) for path in records), **reading)
+    if not isinstance(records, Iterable):
+        raise InputError(f"The records are a {type(records).__name__}. Pass paths, or an iterable of records.")
+    return records
+
+
+def _open(collection: Any, client: Any | None, *, model: str | None, function: Any, config: ConfigSource) -> Opened:
+    if not isinstance(collection, str):
+        if model is not None or function is not None or config is not None:
+            raise ConfigError(
+                "A model was named beside a collection that is open already, with its own. Pass the collection's name "
+                "and `client=` to choose the model."
+            )
+        return open_given(collection, client)
+    if client is None:
+        raise ConfigError(f"The collection {collection!r} was given by its name alone. Pass `client=` too.")
+    if inspect.iscoroutinefunction(getattr(client, "get_collection", None)):
+        raise ConfigError(
+            "This client is asynchronous. Pass a plain one, and call ingest in a thread: asyncio.to_thread."
+        )
+    if function is not None and (model is not None or config is not None):
+        raise ConfigError("Both a model and an embedding_function were given. Pass one or the other.")
+    effective = resolve(config, {} if model is None else {"model_name": model})
+    decisive = ["mode", *(each.name for each in dataclasses.fields(VectorSettings))]
+    asked = function is not None or any(effective.sources[name] != DEFAULT for name in decisive)
+    plain = dataclasses.replace(effective.config, show_progress=False)
+    return open_named(client, collection, plain, asked=asked, function=function)

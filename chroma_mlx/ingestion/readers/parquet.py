@@ -1,0 +1,36 @@
+"""Parquet, by pyarrow: a record a row, read a batch at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO, Final
+
+from ..passage import MOST_SHOWN, Document, Reject
+from .rows import Columns, Row, read_row
+
+ROWS: Final = 1_024
+
+
+def read_parquet(file: BinaryIO, source: str, columns: Columns) -> Iterator[Document | Reject]:
+    """A document for every row. A file that is none, or is damaged on the way, is a reject."""
+    import pyarrow
+    import pyarrow.parquet
+
+    number = 0
+    try:
+        table = pyarrow.parquet.ParquetFile(file, buffer_size=2**20, pre_buffer=False)
+        names = table.schema_arrow.names
+        wanted = [columns.text, *([columns.id] if columns.id is not None and not columns.id_optional else [])]
+        if missing := [name for name in wanted if name not in names]:
+            shown = ", ".join(map(repr, names))
+            yield Reject(source=source, reason=f"it has no column {missing[0]!r}; its columns are {shown}")
+            return
+        size = file.seek(0, 2) // max(1, table.metadata.num_rows)  # of a row, on the mean
+        for batch in table.iter_batches(batch_size=ROWS, use_threads=False):
+            for values in batch.to_pylist():
+                number += 1
+                excerpt = str(values.get(columns.text))[:MOST_SHOWN].encode("utf-8", "replace").decode()
+                row = Row(source=source, place={"row": number}, values=values, excerpt=excerpt, size=size)
+                yield read_row(row, columns)
+    except (pyarrow.ArrowException, OSError) as error:
+        yield Reject(source=source, reason=f"it cannot be read as Parquet behind row {number}: {error}")

@@ -1,0 +1,83 @@
+"""Calls of a database that may be away for a while: made again with growing pauses, within a limit."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+import httpx
+from chromadb.errors import ChromaError, InternalError, RateLimitError
+
+from ..errors import ChromaMLXError, IngestStopped, RemoteError
+
+FIRST_PAUSE_S: Final = 0.25
+LONGEST_PAUSE_S: Final = 15.0
+
+log: Final = logging.getLogger("chroma_mlx.ingestion")
+R = TypeVar("R")
+
+
+class Retry:
+    """Makes calls, those of a server again when it is away or fails. Safe from any thread.
+
+    `remote`: whether the database is a server; an error of a local one is not going to pass. `wait` pauses so
+    many seconds, and returns True when there is to be no further try.
+    """
+
+    def __init__(
+        self,
+        limit_s: float,
+        *,
+        remote: bool,
+        wait: Callable[[float], bool],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._limit_s, self._remote, self._wait, self._clock = limit_s, remote, wait, clock
+
+    def call(self, function: Callable[..., R], **arguments: Any) -> R:
+        """What the call returns. Raises IngestStopped for an error of the database that did not pass in time."""
+        began: float | None = None
+        pause = FIRST_PAUSE_S
+        while True:
+            try:
+                result = function(**arguments)
+            except ChromaMLXError as error:
+                if not isinstance(error, RemoteError):
+                    raise
+                failure: Exception = error
+            except (ChromaError, httpx.HTTPError, OSError) as error:
+                failure = error
+            except Exception as error:
+                if type(error) is not Exception:  # Chroma's client raises it bare for an answer it cannot read
+                    raise
+                failure = error
+            else:
+                if began is not None:
+                    log.warning("The server answers again, after %.0f s.", self._clock() - began)
+                return result
+            now = self._clock()
+            if not self._may_pass(failure) or (began is not None and now - began >= self._limit_s):
+                raise _stopped(failure, None if began is None else now - began) from failure
+            if began is None:
+                began = now
+                log.warning("The server does not answer (%s); trying again for %g s.", _words(failure), self._limit_s)
+            if self._wait(min(pause, max(0.0, self._limit_s - (now - began)))):
+                raise _stopped(failure, now - began) from failure
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+
+    def _may_pass(self, error: Exception) -> bool:
+        if isinstance(error, RemoteError):
+            return True
+        if not self._remote:
+            return False
+        return isinstance(error, httpx.TransportError | InternalError | RateLimitError) or type(error) is Exception
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".strip(": ")[:300]
+
+
+def _stopped(error: Exception, waited_s: float | None) -> IngestStopped:
+    return IngestStopped(reason=_words(error), waited_s=waited_s)

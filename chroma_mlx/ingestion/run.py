@@ -1,0 +1,227 @@
+"""One ingest from beginning to end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from ..errors import ConfigError, IngestStopped
+from ..progress import byte_bar
+from ..rules import COUNT, SECONDS, optional, refusals
+from .cutting import Cutter
+from .finishing import carry_over, delete_gone
+from .journal import Journal, sha_of
+from .making import Maker
+from .opening import MARK, Opened, amend, switch
+from .passage import Document, Reject
+from .pipeline import Embedding, Writing, run_stages
+from .preparing import Pace, Preparer, read_files
+from .readers.rows import Columns
+from .rejects import Rejects
+from .report import Counts, IngestResult
+from .retry import Retry
+from .seen import Seen
+from .sources import Sources, read_items
+from .store import Store
+
+PASSAGE_TOKENS: Final = 512
+# Of a passage, what it shares with the one before.
+OVERLAP: Final = 1 / 8
+# A change of how files become passages gets a new number, so that no journal hides it.
+VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How an ingest is done; see `ingest`."""
+
+    columns: Columns = field(default_factory=Columns)
+    source: str = "records"
+    passage_tokens: int | None = None
+    overlap_tokens: int | None = None
+    sync: bool = False
+    recheck: bool = False
+    rejects: Path | None = None
+    retry_seconds: float = 300.0
+    show_progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a value that is not allowed."""
+        counts = {"passage_tokens": self.passage_tokens}
+        found = refusals(counts, dict.fromkeys(counts, optional(COUNT)))
+        found += refusals({"retry_seconds": self.retry_seconds}, {"retry_seconds": SECONDS})
+        if found:
+            raise ConfigError(found[0][1])
+
+
+class Ingest:
+    """The parts of one run, put together."""
+
+    def __init__(self, given: Sources | Iterable[Any], opened: Opened, options: Options) -> None:
+        self.given, self.opened, self.options = given, opened, options
+        self.stop = threading.Event()
+        client = opened.client
+        self.retry = Retry(options.retry_seconds, remote=is_remote(opened.chroma, client), wait=self.stop.wait)
+        self.store = Store(opened.chroma, retry=self.retry, max_batch=max_batch_of(opened.chroma, client))
+        self.counts, self.rejects = Counts(), Rejects(options.rejects)
+        self.pace = Pace(self.store.max_batch)
+        self.cutter = make_cutter(opened.maker, options)
+        self.notes: list[str] = []
+
+    def run(self) -> IngestResult:
+        """Everything, and what it did. Raises what `ingest` raises."""
+        started = time.perf_counter()
+        journal = self._journal()
+        if journal is not None and (unchanged := self._nothing_changed(journal)) is not None:
+            self.counts.add(unchanged=unchanged)
+            return self._result(started, None)
+        try:
+            with Seen() as seen:
+                self._mark("")
+                if journal is not None:
+                    journal.forget()
+                embedding = Embedding(self.opened, retry=self.retry, rejects=self.rejects, pace=self.pace)
+                self._stages(seen, journal, embedding)
+                replaced = self._finish(seen, embedding)
+                self._keep(seen, journal)
+        except sqlite3.Error as error:
+            reason = f"its temporary file in {tempfile.gettempdir()}: {error}"
+            raise IngestStopped(reason=reason, waited_s=None) from error
+        finally:
+            self.rejects.close()
+        return self._result(started, replaced)
+
+    def _stages(self, seen: Seen, journal: Journal | None, embedding: Embedding) -> None:
+        total = self.given.bytes() if isinstance(self.given, Sources) else None
+        preparer = Preparer(cutter=self.cutter, store=self.store, seen=seen, rejects=self.rejects, pace=self.pace)
+        with byte_bar(total, self.options.show_progress) as bar:
+            writing = Writing(self.store, self.counts, bar)
+            works = preparer.prepare(self._documents(seen, journal))
+            run_stages(works, embedding, writing, stop=self.stop)
+
+    def _documents(self, seen: Seen, journal: Journal | None) -> Iterator[Document | Reject]:
+        columns = self.options.columns
+        if not isinstance(self.given, Sources):
+            return read_items(self.given, self.options.source, columns)
+        return read_files(self.given, columns, journal=journal, seen=seen, counts=self.counts)
+
+    def _finish(self, seen: Seen, embedding: Embedding) -> str | None:
+        """Deletes what is gone, and puts a new collection in the place of the old one; returns that one's new name."""
+        scope: Sources | str = self.given if isinstance(self.given, Sources) else self.options.source
+        if self.options.sync:
+            delete_gone(self.store, scope=scope, seen=seen, counts=self.counts)
+            self.notes += [
+                f"Nothing of {source} was deleted: something in it could not be read, and may be any of its records."
+                for source in seen.hidden()
+            ]
+        if self.opened.old is None:
+            return None
+        old = Store(self.opened.old, retry=self.retry, max_batch=self.store.max_batch)
+        carry_over(
+            old,
+            self.store,
+            embedding=embedding,
+            scope=scope if self.options.sync else None,
+            seen=seen,
+            counts=self.counts,
+        )
+        replaced = self.retry.call(switch, opened=self.opened)
+        self.notes.append(
+            f"The model is another, so all was embedded anew. The collection as it was is kept as {replaced!r}; delete "
+            "it when you need it no more."
+        )
+        return replaced
+
+    def _journal(self) -> Journal | None:
+        """None where it could be of no use, or is not to be used."""
+        if self.opened.client is None or not isinstance(self.given, Sources) or "-" in self.given.named:
+            return None
+        fresh = self.retry.call(self.opened.client.get_collection, name=self.opened.chroma.name)
+        mark = "" if self.options.recheck else str((fresh.metadata or {}).get(MARK) or "")
+        return Journal(str(self.opened.chroma.id), self._digest(), mark=mark, count=self.store.count())
+
+    def _digest(self) -> str:
+        """Of all that decides what a file becomes; with `sync` also of what is read, since the rest was deleted."""
+        options, given = self.options, self.given
+        found = [VERSION, options.columns.text, options.columns.id, self.cutter.size, self.cutter.overlap]
+        if isinstance(given, Sources):
+            found += [given.format, str(given.base)]
+            found += [list(given.named), list(given.globs)] if options.sync else []
+        return hashlib.sha256(json.dumps([*found, options.sync]).encode()).hexdigest()
+
+    def _nothing_changed(self, journal: Journal) -> int | None:
+        """How many passages all files have, if each is as it was, and none that was there is missing; else None."""
+        if not journal.known or not isinstance(self.given, Sources) or self.opened.old is not None:
+            return None
+        total, files = 0, 0
+        for file in self.given.files():
+            passages = journal.passages_of(file.name, sha_of(file))
+            if passages is None:
+                return None
+            total, files = total + passages, files + 1
+        if self.options.sync and files < sum(map(self.given.covers, journal.known)):
+            return None
+        return total
+
+    def _keep(self, seen: Seen, journal: Journal | None) -> None:
+        if self.opened.client is None:
+            return
+        mark = uuid.uuid4().hex
+        self._mark(mark)
+        if journal is not None:
+            whole = (row for row in seen.files() if row[0] not in self.rejects.sources)
+            journal.keep(whole, mark=mark, count=self.store.count())
+
+    def _mark(self, mark: str) -> None:
+        """Leaves a mark in the collection, which no other ingest leaves; "" while one is under way."""
+        opened = self.opened
+        if opened.client is not None:
+            fresh = self.retry.call(opened.client.get_collection, name=opened.chroma.name)
+            if mark or (fresh.metadata or {}).get(MARK):
+                self.retry.call(amend, client=opened.client, chroma=opened.chroma, changes={MARK: mark})
+
+    def _result(self, started: float, replaced: str | None) -> IngestResult:
+        return IngestResult(
+            collection=self.opened.name,
+            failed=self.rejects.count,
+            seconds=time.perf_counter() - started,
+            replaced=replaced,
+            rejects=tuple(self.rejects.first),
+            rejects_file=self.rejects.written,
+            notes=tuple(self.notes),
+            **self.counts.to_dict(),
+        )
+
+
+def make_cutter(maker: Maker, options: Options) -> Cutter:
+    """Raises ConfigError for passages that are longer than the model takes, or an overlap beyond half of them."""
+    ruler = maker.ruler()
+    size = options.passage_tokens or min(PASSAGE_TOKENS, ruler.most or PASSAGE_TOKENS // 2)
+    if ruler.most is not None and size > ruler.most:
+        raise ConfigError(
+            f"Passages of {size} tokens are longer than the model takes: {ruler.most} beside its special tokens and "
+            "its instruction. Set fewer, or leave it out."
+        )
+    overlap = int(size * OVERLAP) if options.overlap_tokens is None else options.overlap_tokens
+    return Cutter(ruler.count, size=size, overlap=overlap)
+
+
+def is_remote(chroma: Any, client: Any | None) -> bool:
+    """Whether a collection is a server's."""
+    settings = getattr(client or getattr(chroma, "_client", None), "get_settings", None)
+    return settings is not None and "fastapi" in str(settings().chroma_api_impl)
+
+
+def max_batch_of(chroma: Any, client: Any | None) -> int | None:
+    """The most records that the client takes in a call, where it says so."""
+    stated = getattr(client or getattr(chroma, "_client", None), "get_max_batch_size", None)
+    return None if stated is None else int(stated())

@@ -1,0 +1,80 @@
+"""The collection as an ingest uses it: look up, put, relabel, delete, in calls that the client takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from .diff import Change
+from .retry import Retry
+
+# Ids looked up or deleted in a call: well below the variables of an SQL statement.
+IDS_A_CALL: Final = 5_000
+# Where a client states no maximum.
+RECORDS_A_CALL: Final = 1_000
+
+
+class Store:
+    """A collection of Chroma's, each call made by `retry`. Safe from any thread, as the collection is."""
+
+    def __init__(self, chroma: Any, *, retry: Retry, max_batch: int | None) -> None:
+        self.chroma, self._retry = chroma, retry
+        self.max_batch = max_batch if max_batch is not None and max_batch > 0 else RECORDS_A_CALL
+
+    def look_up(self, ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """The metadata of those ids that are there."""
+        found: dict[str, dict[str, Any]] = {}
+        for start in range(0, len(ids), IDS_A_CALL):
+            part = list(ids[start : start + IDS_A_CALL])
+            answer = self._retry.call(self.chroma.get, ids=part, include=["metadatas"])
+            found.update(zip(answer["ids"], (each or {} for each in answer["metadatas"]), strict=True))
+        return found
+
+    def put(self, changes: Sequence[Change], vectors: npt.NDArray[np.float32]) -> None:
+        """Writes passages with their vectors, (len(changes), dimension); what is there is replaced."""
+        for start in range(0, len(changes), self.max_batch):
+            part = changes[start : start + self.max_batch]
+            self._retry.call(
+                self.chroma.upsert,
+                ids=[change.passage.id for change in part],
+                embeddings=list(vectors[start : start + self.max_batch]),
+                documents=[change.passage.text for change in part],
+                metadatas=[change.metadata or None for change in part],
+            )
+
+    def relabel(self, changes: Sequence[Change]) -> None:
+        """Replaces the metadata of passages."""
+        for start in range(0, len(changes), self.max_batch):
+            part = changes[start : start + self.max_batch]
+            ids, metadatas = [change.passage.id for change in part], [change.metadata for change in part]
+            self._retry.call(self.chroma.update, ids=ids, metadatas=metadatas)
+
+    def delete(self, ids: Sequence[str]) -> int:
+        """Deletes those that are there; returns how many were."""
+        deleted = 0
+        most = min(IDS_A_CALL, self.max_batch)
+        for start in range(0, len(ids), most):
+            part = list(ids[start : start + most])
+            there = self._retry.call(self.chroma.get, ids=part, include=[])["ids"]
+            if there:
+                self._retry.call(self.chroma.delete, ids=there)
+                deleted += len(there)
+        return deleted
+
+    def count(self) -> int:
+        """How many records there are."""
+        return int(self._retry.call(self.chroma.count))
+
+    def pages(self, *, documents: bool = False) -> Iterator[dict[str, Any]]:
+        """Every record's id and metadata, a page at a time, while nothing is written."""
+        include = ["metadatas", "documents"] if documents else ["metadatas"]
+        offset = 0
+        while True:
+            page = self._retry.call(self.chroma.get, limit=RECORDS_A_CALL, offset=offset, include=include)
+            if not page["ids"]:
+                return
+            yield page
+            offset += len(page["ids"])

@@ -1,0 +1,84 @@
+"""`chroma-mlx ingest`: the summary, and what the exit status says."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import chromadb
+import pytest
+from chromadb.config import Settings
+from ingested import numbered, write_jsonl
+
+from chroma_mlx.cli import main
+
+
+@pytest.fixture(autouse=True)
+def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in [variable for variable in os.environ if variable.startswith("CHROMA_MLX_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.chdir(tmp_path)
+    for variable in ("XDG_CONFIG_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(variable, str(tmp_path / "home"))
+
+
+def test_a_file_is_ingested_with_the_built_in_model_and_found_by_meaning(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"key": "bread", "body": "Let the dough rise under a cloth."}, {"key": "bike", "body": "Oil the chain."}]
+    file = write_jsonl(tmp_path / "notes.jsonl", rows)
+    arguments = ["ingest", str(file), "--collection", "notes", "--path", "db", "--model", "builtin"]
+    arguments += ["--text-column", "body", "--id-column", "key"]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert "added" in printed
+    assert "Collection notes: 2 passages embedded" in printed
+    client = chromadb.PersistentClient(tmp_path / "db", settings=Settings(anonymized_telemetry=False))
+    found = client.get_collection("notes").query(query_texts=["how do I bake a loaf?"], n_results=1)
+    client.close()
+    assert found["ids"] == [["bread"]]
+    assert main([*arguments, "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["unchanged"], summary["embedded"], summary["failed"]) == (2, 0, 0)
+
+
+def test_something_refused_is_status_3_and_a_file_of_rejects(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHROMA_MLX_MODE", "mock")
+    file = write_jsonl(tmp_path / "notes.jsonl", [*numbered(2), "bad"])
+    assert main(["ingest", str(file), "--collection", "notes", "--path", "db"]) == 3
+    assert "Refused, with reasons: notes.rejects.jsonl" in capsys.readouterr().out
+    [reject] = map(json.loads, (tmp_path / "notes.rejects.jsonl").read_text().splitlines())
+    assert (reject["line"], reject["record"]) == (3, "bad")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing.jsonl", "--path", "db"], "There is no file or folder 'nothing.jsonl' to ingest"),
+        (["-", "--path", "db"], "Standard input has no name to know its format by"),
+        (["a.txt", "--path", "db", "--model", "quen3-0.6b-4bit"], "Did you mean 'qwen3-0.6b-4bit'?"),
+        (["a.txt", "--path", "db", "--model", "builtin", "--passage-tokens", "300"], "longer than the model takes"),
+        (["a.txt", "--host", "127.0.0.1", "--port", "1"], "The Chroma server at 127.0.0.1:1 does not answer"),
+    ],
+)
+def test_what_a_person_gets_wrong_is_explained_in_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    assert main(["ingest", *arguments, "--collection", "notes"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+
+
+def test_a_database_that_cannot_be_written_is_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHROMA_MLX_MODE", "mock")
+    (tmp_path / "a.txt").write_text("one")
+    (tmp_path / "db").write_text("a file, and no folder")
+    assert main(["ingest", "a.txt", "--collection", "notes", "--path", "db"]) == 1
+    assert capsys.readouterr().err.startswith("chroma-mlx: ")

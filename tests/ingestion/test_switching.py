@@ -1,0 +1,137 @@
+"""Another model: all is embedded anew into a new collection, which takes the name at the end, come what may."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from chromadb.api import ClientAPI
+from chromadb.api.models.Collection import Collection
+from ingested import contents, numbered, write_jsonl
+
+from chroma_mlx import IngestResult, MockEmbeddingFunction, ingest
+from chroma_mlx.errors import CollectionMismatch
+
+
+class Killed(BaseException):
+    """As if the process ended here."""
+
+
+def run(given: Any, client: ClientAPI, width: int, **options: Any) -> IngestResult:
+    options = {"id_column": "id", "embedding_function": MockEmbeddingFunction(width), **options}
+    return ingest(given, "notes", client=client, **options)
+
+
+def state(client: ClientAPI) -> dict[str, int]:
+    """How wide the vectors of each collection are, by its name without the number."""
+    found = {}
+    for handle in client.list_collections():
+        [vector] = handle.get(limit=1, include=["embeddings"])["embeddings"]
+        found[handle.name.rsplit("-", 1)[0]] = len(vector)
+    return found
+
+
+@pytest.fixture
+def file(client: ClientAPI, folder: Path) -> Path:
+    """Twenty records, ingested in 8 dimensions."""
+    file = write_jsonl(folder / "a.jsonl", numbered(20))
+    run(file, client, 8)
+    return file
+
+
+def test_all_is_embedded_anew_and_the_old_collection_is_kept(client: ClientAPI, file: Path) -> None:
+    result = run(file, client, 4)
+    assert (result.added, result.embedded, result.collection) == (20, 20, "notes")
+    assert result.replaced is not None
+    assert f"is kept as {result.replaced!r}" in result.notes[0]
+    assert state(client) == {"notes": 4, "notes.before": 8}
+    assert run(file, client, 4).unchanged == 20
+    assert client.get_collection("notes").query(query_texts=["Record 3 is of thing 3."])["ids"][0][0] == "r3"
+
+
+def test_back_and_forth_keeps_each_under_a_name_of_its_own(client: ClientAPI, file: Path) -> None:
+    assert len({run(file, client, width).replaced for width in (4, 8, 4)}) == 3
+    assert len(client.list_collections()) == 4
+
+
+def test_without_a_model_an_existing_collection_keeps_its_own(
+    client: ClientAPI, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CHROMA_MLX_MODE")
+    monkeypatch.delenv("CHROMA_MLX_DIMENSION")
+    result = ingest(file, "notes", client=client, id_column="id", recheck=True)
+    assert (result.unchanged, result.replaced) == (20, None)
+
+
+def test_a_model_in_the_configuration_is_asked_for(
+    client: ClientAPI, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHROMA_MLX_DIMENSION", "16")
+    assert ingest(file, "notes", client=client, id_column="id").replaced is not None
+    assert state(client)["notes"] == 16
+
+
+def test_what_other_programs_and_ingests_put_there_is_carried_over(client: ClientAPI, file: Path, folder: Path) -> None:
+    notes = client.get_collection("notes")
+    notes.add(ids=["mine"], documents=["my own"], metadatas=[{"by": "hand"}])
+    notes.modify(metadata={**(notes.metadata or {}), "team": "search"})
+    run(write_jsonl(folder / "b.jsonl", [{"id": "b", "text": "b"}]), client, 8)
+    result = run(file, client, 4)
+    assert (result.added, result.carried, result.embedded) == (20, 2, 22)
+    stored = contents(client.get_collection("notes"))
+    assert (stored["mine"][0], stored["mine"][1]) == ("my own", {"by": "hand"})
+    assert stored["b"][1]["source"] == str(folder / "b.jsonl")
+    assert (client.get_collection("notes").metadata or {})["team"] == "search"
+
+
+def test_passages_of_another_cut_and_what_is_gone_are_not_carried_over(client: ClientAPI, folder: Path) -> None:
+    text = " ".join(f"word{number}" for number in range(300))
+    file = write_jsonl(folder / "a.jsonl", [{"id": "long", "text": text}, {"id": "gone", "text": "gone"}])
+    run(file, client, 8, passage_tokens=100)
+    write_jsonl(file, [{"id": "long", "text": "short"}])
+    run(file, client, 4, sync=True)
+    assert set(contents(client.get_collection("notes"))) == {"long"}
+
+
+def test_a_record_without_a_text_ends_it_and_nothing_is_switched(client: ClientAPI, file: Path) -> None:
+    client.get_collection("notes").add(ids=["vector"], embeddings=[[1.0] * 8])
+    with pytest.raises(CollectionMismatch, match="'vector' of the collection has no text"):
+        run(file, client, 4)
+    assert state(client)["notes"] == 8
+    client.get_collection("notes").delete(ids=["vector"])
+    assert run(file, client, 4).unchanged == 20
+    assert state(client) == {"notes": 4, "notes.before": 8}
+
+
+# The file's passages, the one that is carried over, ready, the two names, not ready, the mark of a whole run.
+STEPS = 7
+
+
+@pytest.mark.parametrize("step", range(STEPS))
+def test_an_interruption_at_any_step_is_healed_and_the_name_leads_to_a_whole_collection(
+    step: int, client: ClientAPI, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.get_collection("notes").add(ids=["mine"], documents=["my own"])
+    expected = {id: text for id, (text, _, _) in contents(client.get_collection("notes")).items()}
+    calls = [0]
+
+    def interrupted(original: Any) -> Any:
+        def call(self: Collection, *arguments: Any, **more: Any) -> None:
+            if calls[0] == step:
+                raise Killed("ends here")
+            calls[0] += 1
+            original(self, *arguments, **more)
+
+        return call
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Collection, "modify", interrupted(Collection.modify))
+        patched.setattr(Collection, "upsert", interrupted(Collection.upsert))
+        with pytest.raises(Killed, match="ends here"):
+            run(file, client, 4)
+    run(file, client, 4, recheck=True)
+    stored = contents(client.get_collection("notes"))
+    assert {id: text for id, (text, _, _) in stored.items()} == expected
+    assert {len(vector) for _, _, vector in stored.values()} == {4 * 4}
+    assert state(client) == {"notes": 4, "notes.before": 8}
