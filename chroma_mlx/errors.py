@@ -166,6 +166,8 @@ class RecordConflict(ChromaMLXError, ValueError):
 
 class ViewerError(ChromaMLXError, RuntimeError):
     """Embedding Atlas is not on the path, too old, or failed."""
+
+
 class IngestStopped(ChromaMLXError, RuntimeError):
     """The database failed during an ingest, or was away for longer than it may; what was written stays.
 

@@ -30,6 +30,7 @@ LAYERS: Final = (
     "engine",
     "models.architectures",
     "checkpoint",
+    "database",
     "config",
     "texts",
     "settings",

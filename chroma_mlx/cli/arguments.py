@@ -56,12 +56,15 @@ def write_utf8() -> None:
 
 
 def add_client_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what says where Chroma is: --path, or --host with --port and --ssl."""
+    """Adds what says where Chroma is: --path, or --host with --port, --ssl and --token-env."""
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--path", type=Path, metavar="DB", help="the folder that a database of Chroma's is in")
     where.add_argument("--host", metavar="HOST", help="the host of a Chroma server (`chroma run`)")
     parser.add_argument("--port", type=positive, metavar="N", help=f"the server's port ({PORT})")
     parser.add_argument("--ssl", action="store_true", help="speak HTTPS with the server")
+    parser.add_argument("--token-env", metavar="VARIABLE", help="the environment variable with the server's token")
+    parser.add_argument("--tenant", metavar="NAME", help="Chroma's tenant, where it is not the default one")
+    parser.add_argument("--database", metavar="NAME", help="the tenant's database, likewise")
 
 
 def add_collection(parser: argparse.ArgumentParser) -> None:
@@ -75,16 +78,20 @@ def open_client(options: argparse.Namespace, *, create: bool = False) -> Iterato
 
     A database is closed in the end. Raises DatabaseUnreachable, and ConfigError for what is a server's beside a folder.
     """
-    from ..collections.clients import open_folder, open_server
+    from ..database import open_folder, open_server
     from ..errors import ConfigError
 
+    given = {"tenant": options.tenant, "database": options.database}
+    where = {name: value for name, value in given.items() if value is not None}
     if options.path is not None:
-        if options.port is not None or options.ssl:
+        if options.port is not None or options.ssl or options.token_env is not None:
             raise ConfigError(
-                "--port and --ssl are a server's, and --path is a folder. Pass --host, or leave them out."
+                "--port, --ssl and --token-env are a server's, and --path is a folder. Pass --host, or leave them out."
             )
-        client: Any = open_folder(options.path, create=create)  # whose type leaves out that it can be closed
+        # Any: its type leaves out that it can be closed.
+        client: Any = open_folder(options.path, create=create, where=where)
         with client:
             yield client
     else:
-        yield open_server(options.host, PORT if options.port is None else options.port, ssl=options.ssl)
+        port = PORT if options.port is None else options.port
+        yield open_server(options.host, port, ssl=options.ssl, token_variable=options.token_env, where=where)

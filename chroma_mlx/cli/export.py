@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the file, and says what is in it."""
-    from ..collections.clients import find_collection
+    from ..database import find_collection
     from ..collections.exporting import export_collection
 
     with open_client(options) as client:

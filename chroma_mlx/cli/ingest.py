@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import add_config, positive
+from .arguments import add_client_arguments, add_config, collection_name, open_client, positive
 
 if TYPE_CHECKING:
     from ..ingestion import IngestResult
@@ -28,15 +28,14 @@ def add_parser(commands: Any) -> None:
         "the extra: pip install 'chroma-mlx[ingest]'.",
     )
     parser.add_argument("source", nargs="+", metavar="SOURCE", help="a file, a folder, or - for standard input")
-    parser.add_argument("--collection", required=True, metavar="NAME", help="the collection, made if there is none")
-    where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--path", type=Path, metavar="DB", help="the folder of a local database")
-    where.add_argument("--host", metavar="HOST", help="where a Chroma server is")
-    parser.add_argument("--port", type=positive, default=8000, metavar="N", help="its port (8000)")
-    parser.add_argument("--ssl", action="store_true", help="speak TLS with it")
-    parser.add_argument("--tenant", metavar="NAME", help="the tenant there")
-    parser.add_argument("--database", metavar="NAME", help="the database there")
-    parser.add_argument("--token-env", metavar="VARIABLE", help="the environment variable that holds its token")
+    parser.add_argument(
+        "--collection",
+        type=collection_name,
+        required=True,
+        metavar="NAME",
+        help="the collection, made if there is none",
+    )
+    add_client_arguments(parser)
     parser.add_argument("--model", metavar="NAME", help="short name, Hub repository id or folder (the collection's)")
     parser.add_argument("--text-column", metavar="NAME", default="text", help="the column of the text (text)")
     parser.add_argument("--id-column", metavar="NAME", help="the column of the id (made of source and place)")
@@ -57,35 +56,26 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Ingests, and prints what was done."""
     from ..ingestion import ingest
-    from ..ingestion.clients import open_client
 
-    client = open_client(
-        path=options.path,
-        host=options.host,
-        port=options.port,
-        ssl=options.ssl,
-        tenant=options.tenant,
-        database=options.database,
-        token_variable=options.token_env,
-    )
-    result = ingest(
-        [Path(source) for source in options.source],
-        options.collection,
-        client=client,
-        model=options.model,
-        config=options.config,
-        text_column=options.text_column,
-        id_column=options.id_column,
-        format=options.format,
-        globs=options.glob,
-        base=options.base,
-        passage_tokens=options.passage_tokens,
-        overlap_tokens=options.overlap_tokens,
-        sync=options.sync,
-        recheck=options.recheck,
-        rejects=options.rejects or Path(f"{options.collection}.rejects.jsonl"),
-        retry_seconds=options.retry_seconds,
-    )
+    with open_client(options, create=True) as client:
+        result = ingest(
+            [Path(source) for source in options.source],
+            options.collection,
+            client=client,
+            model=options.model,
+            config=options.config,
+            text_column=options.text_column,
+            id_column=options.id_column,
+            format=options.format,
+            globs=options.glob,
+            base=options.base,
+            passage_tokens=options.passage_tokens,
+            overlap_tokens=options.overlap_tokens,
+            sync=options.sync,
+            recheck=options.recheck,
+            rejects=options.rejects or Path(f"{options.collection}.rejects.jsonl"),
+            retry_seconds=options.retry_seconds,
+        )
     if options.json:
         print(json.dumps(result.to_dict(), ensure_ascii=False, indent=2))
     else:

@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Asks, and prints what was found."""
-    from ..collections.clients import find_collection
+    from ..database import find_collection
     from ..collections.searching import search
 
     write_utf8()

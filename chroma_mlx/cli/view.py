@@ -38,7 +38,7 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the file, shows it until it is interrupted, and removes it."""
-    from ..collections.clients import find_collection
+    from ..database import find_collection
     from ..collections.map_file import TEXT, write_map
     from ..collections.pages import space_of
     from ..collections.parquet import need_pyarrow

@@ -50,8 +50,15 @@ def test_a_server_that_does_not_answer_is_named(refused: Run) -> None:
     )
 
 
+def test_a_token_that_is_not_set_is_said_before_anything_is_asked(refused: Run) -> None:
+    assert "NO_SUCH_TOKEN, which is to hold the token, is not set" in refused(
+        "collections", "--host", "127.0.0.1", "--token-env", "NO_SUCH_TOKEN"
+    )
+
+
 def test_a_folder_and_a_server_exclude_each_other(tmp_path: Path, refused: Run) -> None:
-    assert "--port and --ssl are a server's" in refused("collections", "--path", tmp_path, "--port", 8000)
+    for argument in (["--port", 8000], ["--ssl"], ["--token-env", "HOME"]):
+        assert "--port, --ssl and --token-env are a server's" in refused("collections", "--path", tmp_path, *argument)
     with pytest.raises(SystemExit, match="2"):
         main(["collections", "--path", "x", "--host", "y"])
     with pytest.raises(SystemExit, match="2"):

@@ -20,8 +20,7 @@ from chromadb.errors import InternalError, InvalidArgumentError
 from ingested import contents
 
 from chroma_mlx import IngestResult, MockEmbeddingFunction, ingest
-from chroma_mlx.errors import ConfigError, EngineError, IngestStopped, RemoteError
-from chroma_mlx.ingestion.clients import open_client
+from chroma_mlx.errors import EngineError, IngestStopped, RemoteError
 from chroma_mlx.ingestion.retry import Retry
 
 TEXTS = [f"Text {number} of many." for number in range(600)]
@@ -173,16 +172,3 @@ def test_what_is_no_failure_of_the_database_is_left_as_it_is(error: Exception) -
     with pytest.raises(type(error), match=r"no vector|x") as found:
         retry(flaky, 300).call(flaky)
     assert found.value is error
-
-
-def test_a_server_that_is_not_there_is_said_at_once() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    with pytest.raises(ConfigError, match=rf"The Chroma server at 127\.0\.0\.1:{port} does not answer"):
-        open_client(path=None, host="127.0.0.1", port=port)
-
-
-def test_a_token_that_is_not_set_is_said_before_anything_is_asked() -> None:
-    with pytest.raises(ConfigError, match="NO_SUCH_TOKEN, which is to hold the token, is not set"):
-        open_client(path=None, host="127.0.0.1", token_variable="NO_SUCH_TOKEN")

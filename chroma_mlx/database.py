@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from ..errors import ConfigError, DatabaseUnreachable
+from .errors import ConfigError, DatabaseUnreachable
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -16,8 +18,11 @@ MAGIC: Final = b"SQLite format 3\x00"
 NAMES_SHOWN: Final = 10
 
 
-def open_folder(path: Path, *, create: bool = False) -> ClientAPI:
-    """A client on the database in `path`, which only `create` makes. Raises DatabaseUnreachable."""
+def open_folder(path: Path, *, create: bool = False, where: Mapping[str, str] | None = None) -> ClientAPI:
+    """A client on the database in `path`, which only `create` makes. Raises DatabaseUnreachable.
+
+    where: Chroma's `tenant` and `database`, where they are not the default ones.
+    """
     import chromadb
     from chromadb.config import Settings
 
@@ -34,22 +39,43 @@ def open_folder(path: Path, *, create: bool = False) -> ClientAPI:
             )
         else:
             path.mkdir(parents=True, exist_ok=True)
-        return chromadb.PersistentClient(path, settings=Settings(anonymized_telemetry=False))
+        # Absolute: Chroma takes two clients of one path for the same, whatever the working folder was.
+        return chromadb.PersistentClient(
+            path.absolute(), settings=Settings(anonymized_telemetry=False), **(where or {})
+        )
     except (OSError, ValueError) as error:  # a ValueError is what Chroma makes of any failure to open
         if isinstance(error, DatabaseUnreachable):
             raise
         raise DatabaseUnreachable(f"The Chroma database in {str(path)!r} cannot be opened: {error}.") from error
 
 
-def open_server(host: str, port: int, *, ssl: bool = False) -> ClientAPI:
-    """A client of the Chroma server at `host`. Raises DatabaseUnreachable when none answers."""
+def open_server(
+    host: str,
+    port: int,
+    *,
+    ssl: bool = False,
+    token_variable: str | None = None,
+    where: Mapping[str, str] | None = None,
+) -> ClientAPI:
+    """A client of the Chroma server at `host`. Raises DatabaseUnreachable when none answers.
+
+    where: as for `open_folder`. `token_variable` is the environment variable with the token that the server asks
+    for; raises ConfigError where it is not set.
+    """
     import chromadb
     import httpx
     from chromadb.config import Settings
     from chromadb.errors import ChromaError
 
+    headers = {}
+    if token_variable is not None:
+        token = os.environ.get(token_variable, "").strip()
+        if not token:
+            raise ConfigError(f"The environment variable {token_variable}, which is to hold the token, is not set.")
+        headers = {"x-chroma-token": token, "authorization": f"Bearer {token}"}
+    settings = Settings(anonymized_telemetry=False)
     try:
-        return chromadb.HttpClient(host, port, ssl=ssl, settings=Settings(anonymized_telemetry=False))
+        return chromadb.HttpClient(host, port, ssl=ssl, headers=headers, settings=settings, **(where or {}))
     except (ValueError, OSError, httpx.HTTPError, httpx.InvalidURL, ChromaError) as error:
         raise DatabaseUnreachable(
             f"No Chroma server answers at {'https' if ssl else 'http'}://{host}:{port} ({error}). Start one with "
