@@ -15,7 +15,7 @@ import chroma_mlx
 ROOT = Path(chroma_mlx.__file__).parent.parent
 HEAVY = ("mlx", "mlx_lm", "transformers", "torch", "huggingface_hub", "tokenizers", "tqdm", "rich")
 MOST_SECONDS = 0.05
-# Other work on the machine slows some of the runs, and what is slow slows all of them.
+# Of the processor, so that other work on the machine counts for little; what is slow slows all of them.
 MOST_TRIES = 12
 MEASURE = """
 import json, logging, os, sys, threading, time
@@ -30,9 +30,9 @@ def state():
         "threads": threading.active_count(),
     }
 before = state()
-started = time.perf_counter()
+started = time.process_time()
 import chroma_mlx
-seconds = time.perf_counter() - started
+seconds = time.process_time() - started
 print(json.dumps({"before": before, "after": state(), "seconds": seconds}))
 """
 
