@@ -233,11 +233,22 @@ class SchedulerClosed(EngineError):
 
 
 class QueueFull(ChromaMLXError, RuntimeError):
-    """As many texts wait for the model as may. `pending` wait now, of `limit`; room is expected in `retry_after_s`."""
+    """As many texts wait for the model as may. `pending` wait now, of `limit`; room is expected in `retry_after_s`.
 
-    def __init__(self, *, pending: int, limit: int, retry_after_s: float) -> None:
+    `what` is waiting and `bound` the name of the limit, where it is another than that of texts.
+    """
+
+    def __init__(
+        self,
+        *,
+        pending: int,
+        limit: int,
+        retry_after_s: float,
+        what: str = "texts wait for the model",
+        bound: str = "max_queue",
+    ) -> None:
         super().__init__(
-            f"{pending} texts wait for the model, and max_queue is {limit}, so this call is refused. Call again in "
+            f"{pending} {what}, and {bound} is {limit}, so this call is refused. Call again in "
             f"{retry_after_s:.3g} s, when those are expected to be done, or let calls wait with queue_policy='wait'."
         )
         self.pending, self.limit, self.retry_after_s = pending, limit, retry_after_s

@@ -71,8 +71,13 @@ def test_the_image_starts_the_server_with_a_key() -> None:
     assert instructions("EXPOSE") == ["8200"]
     assert instructions("USER") == ["serve"]
     assert "127.0.0.1:8200/health" in instructions("HEALTHCHECK")[0]
-    assert PACKAGES
     assert "[server]" in instructions("RUN")[1]
+
+
+def test_the_command_checks_for_every_package_of_the_extra() -> None:
+    project = (DEPLOY.parent.parent / "pyproject.toml").read_text(encoding="utf-8")
+    [extra] = re.findall(r"^server = \[\n(.*?)^\]", project, re.MULTILINE | re.DOTALL)
+    assert sorted(re.findall(r'^ +"([\w-]+)', extra, re.MULTILINE)) == sorted(PACKAGES.values())
 
 
 def test_variables_are_keys_of_the_configuration() -> None:

@@ -15,10 +15,13 @@ from .arguments import add_config, positive
 PACKAGES: Final = {
     "fastapi": "fastapi",
     "uvicorn": "uvicorn",
+    "uvloop": "uvloop",
+    "pydantic": "pydantic",
     "prometheus_client": "prometheus-client",
     "orjson": "orjson",
     "grpc": "grpcio",
     "grpc_health": "grpcio-health-checking",
+    "google.protobuf": "protobuf",
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
@@ -12,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 from ..checkpoint.locate import local_folder
 from ..errors import QueueFull
@@ -28,7 +27,6 @@ from .scheduler import UNKNOWN_S, Call, Limits, Scheduler
 from .vector_cache import shared_cache
 from .waiting import Rows, Work
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 __all__ = ["Embedded", "Encoder", "Vectors", "counts", "finish", "scheduler"]
@@ -47,33 +45,38 @@ scheduler: Final = Scheduler(mlx_thread.submit, observe=counts.add_pass)
 
 
 def shutdown(*, drain: bool = True) -> None:
-    """Ends the embedding of this process: what waits is computed, or with `drain` False refused; returns when done.
+    """Ends the embedding of this process: calls under way are answered, or with `drain` False refused.
 
-    Refused calls, and all later ones, raise SchedulerClosed. A program need not call it: it is for one that has to
-    end at a moment of its own choosing. Not for the thread that computes.
+    Returns when nothing runs any more. Refused calls, and all later ones, raise SchedulerClosed. A program need not
+    call it: it is for one that has to end at a moment of its own choosing. Not to be called by an event loop that
+    awaits a call itself, since it blocks.
     """
     scheduler.close(drain=drain)
 
 
 class _Threads:
-    """The threads of awaited calls that block, and how many are taken."""
+    """The threads of awaited calls that block, and how many are taken: also by calls that nobody awaits any more."""
 
     def __init__(self) -> None:
-        self.pool = ThreadPoolExecutor(THREADS, thread_name_prefix="chroma-mlx-call")
-        self.lock, self.taken = threading.Lock(), 0
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="chroma-mlx-call")
+        self._lock, self._taken = threading.Lock(), 0
 
-    @contextmanager
-    def take(self, policy: str) -> Iterator[ThreadPoolExecutor]:
-        """One of them. Raises QueueFull where all are taken and the policy is not to wait."""
-        with self.lock:
-            if self.taken >= THREADS and policy == "fail_fast":
-                raise QueueFull(pending=self.taken, limit=THREADS, retry_after_s=UNKNOWN_S)
-            self.taken += 1
-        try:
-            yield self.pool
-        finally:
-            with self.lock:
-                self.taken -= 1
+    def submit(self, job: Callable[[], R], policy: str) -> Future[R]:
+        """Runs a job in one of them. Raises QueueFull where all are taken and the policy is not to wait."""
+        with self._lock:
+            if self._taken >= THREADS and policy == "fail_fast":
+                what = "long calls are being prepared"
+                raise QueueFull(
+                    pending=self._taken, limit=THREADS, retry_after_s=UNKNOWN_S, what=what, bound="the most at once"
+                )
+            self._taken += 1
+        future = self._pool.submit(job)
+        future.add_done_callback(self._release)
+        return future
+
+    def _release(self, done: Future[Any]) -> None:
+        with self._lock:
+            self._taken -= 1
 
 
 _threads = _Threads()
@@ -128,8 +131,11 @@ class Encoder:
         return find_loaded(self.spec)
 
     def refusal(self, kind: Kind) -> QueueFull | None:
-        """What any text of a kind would be refused with now, where it is not to wait; None where there may be room."""
-        return scheduler.refusal(kind, self._limits)
+        """What any text of a kind would be refused with now, where it is not to wait; None where there may be room.
+
+        A text that the vector cache has needs none.
+        """
+        return None if self.machine.embedding_cache else scheduler.refusal(kind, self._limits)
 
     def encode(self, texts: Sequence[str], kind: Kind, *, timeout_s: float | None = None) -> Vectors:
         """Embeds `texts`: float32, (len(texts), dimension), in their order, every value finite.
@@ -156,7 +162,8 @@ class Encoder:
         with _counted(kind) as answer, scheduler.call(timeout_s=timeout_s) as call:
             texts, model = check_texts(texts), self.loaded()
             if model is None or self.machine.embedding_cache or sum(map(len, texts)) > AT_ONCE_CHARACTERS:
-                return answer(await self._in_thread(self._embed, call, texts, kind))
+                job = partial(self._embed, call, texts, kind)
+                return answer(await call.aresult(_threads.submit(job, self.machine.queue_policy)))
             with Request(texts, kind, self.vectors, self.machine, model) as request:
                 waiting, limits = [], self._limits
                 for rows, work in request.batches():
@@ -202,13 +209,7 @@ class Encoder:
         except QueueFull:
             if limits.policy == "fail_fast":
                 raise
-        return await self._in_thread(call.put, work, limits)
-
-    async def _in_thread(self, function: Callable[P, R], *arguments: P.args, **others: P.kwargs) -> R:
-        """Runs a function that blocks. Raises what taking a thread raises."""
-        job = partial(function, *arguments, **others)
-        with _threads.take(self.machine.queue_policy) as pool:
-            return await asyncio.get_running_loop().run_in_executor(pool, job)
+        return await call.aresult(_threads.submit(partial(call.put, work, limits), "wait"))
 
 
 @contextmanager

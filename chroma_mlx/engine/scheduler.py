@@ -17,7 +17,7 @@ from concurrent.futures import CancelledError, Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from ..errors import DeadlineExceeded, QueueFull, SchedulerClosed
 from .waiting import Kind, Piece, Rows, TokenIds, Waiting, Work
 
 Policy = Literal["wait", "fail_fast"]
+R = TypeVar("R")
 
 # Of the measured rate: what the newest pass counts for.
 NEWEST: Final = 0.2
@@ -103,14 +104,18 @@ class Scheduler:
         self._free_since = 0.0
         self._seconds_a_token = 0.0
         self._closed = False
+        self._finishing: set[int] = set()  # the calls that were under way when it was closed, and may finish
 
     @contextmanager
     def call(self, *, timeout_s: float | None = None) -> Iterator[Call]:
         """A call under way: while it is, passes may wait for its texts. What it left behind is dropped at its end.
 
-        A `put` in another thread that comes after the end raises CancelledError: nobody waits for it.
+        A `put` in another thread that comes after the end raises CancelledError: nobody waits for it. Raises
+        SchedulerClosed.
         """
         with self._changed:
+            if self._closed:
+                raise SchedulerClosed()
             name, now = next(self._names), self._clock.now()
             self._calls.add(name)
         call = Call(self, name, now, None if timeout_s is None else now + timeout_s)
@@ -119,6 +124,7 @@ class Scheduler:
         finally:
             with self._changed:
                 self._calls.discard(name)
+                self._finishing.discard(name)
                 for piece in list(call.pieces.values()):
                     if self._waiting.remove(piece):
                         piece.future.cancel()
@@ -145,16 +151,17 @@ class Scheduler:
         return self._full(kind, 1, 1, limits)
 
     def close(self, *, drain: bool) -> None:
-        """Takes no more texts; those that wait are computed, or with `drain` False refused. Returns when all is done.
+        """Takes no more calls; those under way go on to their end, or with `drain` False are refused.
 
-        Not to be called on the MLX thread.
+        Returns when all is done: so not to be called on the MLX thread, or where a call of its own waits.
         """
         with self._changed:
             self._closed = True
+            self._finishing = set(self._calls) if drain else set()
             if not drain:
                 _refuse(self._waiting.clear(), SchedulerClosed())
             self._changed.notify_all()
-            while self._turning:
+            while self._turning or self._finishing:
                 self._changed.wait()
 
     def put(self, piece: Piece, limits: Limits) -> None:
@@ -198,7 +205,7 @@ class Scheduler:
 
     def _check(self, piece: Piece) -> None:
         """Raises what a piece may not be queued for."""
-        if self._closed:
+        if self._closed and piece.call not in self._finishing:
             raise SchedulerClosed()
         if piece.call not in self._calls:
             raise CancelledError("the call has ended")
@@ -322,7 +329,7 @@ class Call:
                 return future.result()  # its own error, or the answer that came in the last moment
             raise DeadlineExceeded(waited_s=self.scheduler.now() - self.began) from None
 
-    async def aresult(self, future: Future[Rows]) -> Rows:
+    async def aresult(self, future: Future[R]) -> R:
         """As `result`, without blocking the event loop; cancelled, it takes what waits along."""
         left = None if self.deadline is None else max(0.0, self.deadline - self.scheduler.now())
         try:

@@ -9,6 +9,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Literal, cast
 
 import httpx
@@ -104,33 +105,41 @@ class RemoteEmbeddingFunction(SavedFunction):
 
     def encode(self, texts: Sequence[str], kind: Literal["document", "query"] = "document") -> Vectors:
         """The vectors as one array, (len(texts), dimension) float32. Raises what a call raises."""
+        return self._encode(texts, kind, threading.Event())
+
+    def _encode(self, texts: Sequence[str], kind: str, left: threading.Event) -> Vectors:
+        """As `encode`, until nobody waits for it any more, and `left` is set."""
         check_kind(kind)
-        deadline = time.monotonic() + self.timeout_s
+        until = _Until(time.monotonic() + self.timeout_s, left)
         checked, parts = check_texts(texts), []
         for start, some in _parts(checked):
-            parts.append(self._embed(some, start, kind, deadline))
+            parts.append(self._embed(some, start, kind, until))
         return np.concatenate(parts)
 
     async def aembed(self, texts: Sequence[str], kind: Literal["document", "query"] = "document") -> Vectors:
-        """As `encode`, in a thread, so that an event loop goes on meanwhile."""
-        return await asyncio.to_thread(self.encode, texts, kind)
+        """As `encode`, in a thread, so that an event loop goes on meanwhile. Cancelled, it asks no more."""
+        left = threading.Event()
+        try:
+            return await asyncio.to_thread(self._encode, texts, kind, left)
+        finally:
+            left.set()
 
-    def _embed(self, texts: list[str], start: int, kind: str, deadline: float) -> Vectors:
+    def _embed(self, texts: list[str], start: int, kind: str, until: _Until) -> Vectors:
         """The vectors of a part, in smaller ones where it is too large. start: the first text's place in the call."""
         body: dict[str, Any] = {"texts": texts, "model": self.model_name, "kind": kind}
         if self.dimension is not None:
             body["dimension"] = self.dimension
-        answer = self._answer(body, deadline)
+        answer = self._answer(body, until)
         if answer.status_code != 413 or _code(answer) != "request_too_large" or len(texts) == 1:
             return self._read(answer, len(texts), start)
         half = len(texts) // 2
-        first = self._embed(texts[:half], start, kind, deadline)
-        return np.concatenate([first, self._embed(texts[half:], start + half, kind, deadline)])
+        first = self._embed(texts[:half], start, kind, until)
+        return np.concatenate([first, self._embed(texts[half:], start + half, kind, until)])
 
-    def _answer(self, body: dict[str, Any], deadline: float) -> httpx.Response:
+    def _answer(self, body: dict[str, Any], until: _Until) -> httpx.Response:
         """Asks until the server is not busy, or the time is up; once more where the connection is lost."""
-        wait, lost = FIRST_WAIT_S, False
-        while time.monotonic() < deadline:
+        wait, lost, deadline = FIRST_WAIT_S, False, until.deadline
+        while time.monotonic() < deadline and not until.left.is_set():
             try:
                 answer = self._post(body, deadline)
             except httpx.TimeoutException:
@@ -145,7 +154,7 @@ class RemoteEmbeddingFunction(SavedFunction):
                 ) from error
             if answer.status_code not in BUSY or _code(answer) == "model_unavailable":
                 return answer
-            time.sleep(max(0.0, min(_retry_after(answer) or wait, deadline - time.monotonic())))
+            until.pause(min(_retry_after(answer) or wait, deadline - time.monotonic()))
             wait, lost = min(2 * wait, LONGEST_WAIT_S), False
         raise DeadlineExceeded(waited_s=self.timeout_s + time.monotonic() - deadline)
 
@@ -264,6 +273,18 @@ class RemoteEmbeddingFunction(SavedFunction):
         """The function of a saved configuration. Raises ConfigError when it is not valid."""
         defaults = {"model_name": DEFAULT_MODEL, "url": URL, "dimension": None, "api_key_env_var": None, "space": None}
         return RemoteEmbeddingFunction(**RemoteEmbeddingFunction.completed(config, **defaults))
+
+
+@dataclass(frozen=True, slots=True)
+class _Until:
+    """How long a call asks: to a moment of time.monotonic(), or until `left` is set by a caller who is gone."""
+
+    deadline: float
+    left: threading.Event
+
+    def pause(self, seconds: float) -> None:
+        """Waits so long, unless the caller goes."""
+        self.left.wait(max(0.0, seconds))
 
 
 def _parts(texts: list[str]) -> Iterator[tuple[int, list[str]]]:

@@ -54,7 +54,13 @@ class Checks:
     async def run(self, check: Callable[..., R], *arguments: object) -> R:
         """What `check` gives. Raises QueueFull where too many wait."""
         if not self._room.acquire(blocking=False):
-            raise QueueFull(pending=MOST_WAITING, limit=MOST_WAITING, retry_after_s=UNKNOWN_S)
+            raise QueueFull(
+                pending=MOST_WAITING,
+                limit=MOST_WAITING,
+                retry_after_s=UNKNOWN_S,
+                what="requests wait for their tokens to be counted",
+                bound="the most at once",
+            )
         future = self._pool.submit(check, *arguments)
         future.add_done_callback(lambda done: self._room.release())
         return await asyncio.wrap_future(future)

@@ -12,6 +12,12 @@ Texts = Annotated[list[str], Field(min_length=1, fail_fast=True)]
 TokenIds = Annotated[list[TokenId], Field(min_length=1, fail_fast=True)]
 
 
+def is_json(content_type: str) -> bool:
+    """Whether a content type says that a body is JSON."""
+    kind = content_type.partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
 class _Body(BaseModel):
     """Strict: "1" is no number, and a key that is not known is an error and not ignored."""
 

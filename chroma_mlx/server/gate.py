@@ -160,8 +160,8 @@ async def _at_last(coming: Awaitable[R], until: float) -> R:
     except asyncio.CancelledError:
         if not late:
             raise
-        if sys.version_info >= (3, 11):
-            task.uncancel()
+        if sys.version_info >= (3, 11) and task.uncancel():
+            raise  # somebody else cancelled it too
         raise asyncio.TimeoutError from None
     finally:
         timer.cancel()

@@ -228,7 +228,13 @@ class EmbeddingService:
             # Who asked may be gone, and an error that nobody takes is logged.
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
         if self._awaiting >= MOST_WAITING:
-            raise QueueFull(pending=self._awaiting, limit=MOST_WAITING, retry_after_s=UNKNOWN_S)
+            raise QueueFull(
+                pending=self._awaiting,
+                limit=MOST_WAITING,
+                retry_after_s=UNKNOWN_S,
+                what="requests wait for a model to be loaded",
+                bound="the most at once",
+            )
         self._awaiting += 1
         try:
             return await asyncio.shield(future)

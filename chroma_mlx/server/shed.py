@@ -6,21 +6,26 @@ from collections.abc import Mapping
 from typing import Final
 
 from pydantic import ValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from .bodies import EmbedBody, OpenAIBody
+from ..engine.encoder import counts
+from ..errors import QueueFull
+from .bodies import EmbedBody, OpenAIBody, is_json
 from .gate import respond
 from .problems import explain
 from .service import EmbeddingService
 
-BODIES: Final[Mapping[str, type[EmbedBody | OpenAIBody]]] = {"/embed": EmbedBody, "/v1/embeddings": OpenAIBody}
+Body = EmbedBody | OpenAIBody
+BODIES: Final[Mapping[str, type[Body]]] = {"/embed": EmbedBody, "/v1/embeddings": OpenAIBody}
 
 
 class Shed:
-    """ASGI middleware. While a queue is full it reads bodies itself, and answers those that would be refused anyway.
+    """ASGI middleware. While a queue is full it reads bodies itself, and answers those that would be refused for it.
 
-    A refusal takes a tenth of the time that it takes on its way through the routes.
+    A refusal takes a tenth of the time that it takes on its way through the routes. What else may be wrong with a
+    request is the route's to say.
     """
 
     def __init__(self, app: ASGIApp, *, service: EmbeddingService) -> None:
@@ -28,39 +33,47 @@ class Shed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         model = BODIES.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if model is None or not self._service.crowded:
+        if model is None or not self._service.crowded or not is_json(Headers(scope=scope).get("content-type", "")):
             await self._app(scope, receive, send)
             return
-        messages: list[Message] = []
-        more = True
-        while more:
-            try:
-                messages.append(await receive())
-            except HTTPException as error:  # too large, or too late: the application says so in the route's form
-                messages.append({"type": "error", "error": error})
-            more = messages[-1].get("more_body", False)
-        body = b"".join(message.get("body", b"") for message in messages)
+        messages, failed = await _read_all(receive)
         try:
-            asked = model.model_validate_json(body)
-        except ValidationError:  # the route says what is wrong with it
+            asked = model.model_validate_json(b"".join(message.get("body", b"") for message in messages))
+        except ValidationError:
             asked = None
-        refused = asked and self._service.refusal(asked.model, asked.kind)
-        if refused:
-            await respond(explain(refused), scope, send)
-        else:
-            await self._app(scope, _again(messages, receive), send)
+        if asked is not None and failed is None:
+            if (refused := self._refusal(asked)) is not None:
+                counts.add_error(refused)
+                await respond(explain(refused), scope, send)
+                return
+            scope["state"]["body"] = asked
+        await self._app(scope, _again(messages, failed, receive), send)
+
+    def _refusal(self, asked: Body) -> QueueFull | None:
+        texts = asked.texts if isinstance(asked, EmbedBody) else asked.texts()
+        return None if len(texts) > self._service.limits.texts else self._service.refusal(asked.model, asked.kind)
 
 
-def _again(messages: list[Message], receive: Receive) -> Receive:
-    """`receive` that gives messages a second time first."""
+async def _read_all(receive: Receive) -> tuple[list[Message], HTTPException | None]:
+    """The messages of a body, and the error that it ended with: too large, or too late."""
+    messages: list[Message] = []
+    while not messages or messages[-1].get("more_body", False):
+        try:
+            messages.append(await receive())
+        except HTTPException as error:
+            return messages, error
+    return messages, None
+
+
+def _again(messages: list[Message], failed: HTTPException | None, receive: Receive) -> Receive:
+    """`receive` that gives messages a second time first, and the error that they ended with."""
     left = iter(messages)
 
     async def again() -> Message:
-        message = next(left, None)
-        if message is None:
-            return await receive()
-        if message["type"] == "error":
-            raise message["error"]
-        return message
+        if (message := next(left, None)) is not None:
+            return message
+        if failed is not None:
+            raise failed
+        return await receive()
 
     return again

@@ -281,15 +281,34 @@ def test_closing_computes_what_waits_or_refuses_it(drain: bool) -> None:
         while not engine.scheduler._closed:
             pass
         engine.turn()
-        done.join(30)
-        assert not done.is_alive()
         if drain:
             assert future.result(0).tolist() == [[1.0]]
         else:
             with pytest.raises(SchedulerClosed, match="no more texts"):
                 future.result(0)
-        with pytest.raises(SchedulerClosed, match="no more texts"):
-            engine.put(a, 2)
+        if not drain:
+            with pytest.raises(SchedulerClosed, match="no more texts"):
+                engine.put(a, 2)
+
+
+def test_a_call_under_way_goes_on_to_its_end_while_it_is_closed_and_no_other_begins() -> None:
+    engine = Engine()
+    with engine.scheduler.call() as a:
+        first = engine.put(a, 1)
+        done = threading.Thread(target=engine.scheduler.close, kwargs={"drain": True})
+        done.start()
+        while not engine.scheduler._closed:
+            pass
+        engine.turn()
+        assert first.result(0).tolist() == [[1.0]]
+        second = engine.put(a, 2)
+        engine.turn()
+        assert second.result(0).tolist() == [[2.0]]
+        assert done.is_alive()
+        with pytest.raises(SchedulerClosed, match="no more texts"), engine.scheduler.call():
+            pass
+    done.join(30)
+    assert not done.is_alive()
 
 
 def test_64_threads_with_cancellations_and_failures_get_each_its_own_vectors_once() -> None:

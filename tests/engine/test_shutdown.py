@@ -14,14 +14,15 @@ from chroma_mlx.engine.encoder import scheduler
 from chroma_mlx.engine.mlx_thread import mlx_thread
 from chroma_mlx.errors import SchedulerClosed
 
-function = chroma_mlx.MLXEmbeddingFunction("builtin")
+texts = [f"star {number}" for number in range(40)]
+function = chroma_mlx.MLXEmbeddingFunction("builtin", batch_size=2)
 function.load()
 go_on, told = threading.Event(), []
 mlx_thread.submit(go_on.wait)
 
 def ask():
     try:
-        told.append(len(function.encode(["a star"])))
+        told.append(len(function.encode(texts)))
     except SchedulerClosed as error:
         told.append(str(error))
 
@@ -45,7 +46,7 @@ except SchedulerClosed as error:
 """
 
 
-@pytest.mark.parametrize(("drain", "told"), [(True, "1"), (False, "The engine was closed")])
+@pytest.mark.parametrize(("drain", "told"), [(True, "40"), (False, "The engine was closed")])
 def test_shutting_down_computes_or_refuses_what_waits(drain: bool, told: str) -> None:
     run = subprocess.run(
         [sys.executable, "-c", PROGRAM.replace("DRAIN", str(drain))], capture_output=True, text=True, timeout=60

@@ -333,3 +333,22 @@ async def test_a_body_that_is_not_said_to_be_json_is_refused(client: httpx.Async
 async def test_json_by_any_of_its_names_is_taken(client: httpx.AsyncClient, kind: str) -> None:
     answer = await client.post("/embed", content=b'{"texts": ["a"]}', headers={"content-type": kind})
     assert answer.status_code == 200, answer.text
+
+
+async def test_a_client_that_leaves_before_its_body_came_is_no_failure_of_the_server(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    messages = [{"type": "http.request", "body": b'{"texts"', "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": "/embed", "query_string": b"", "headers": headers}
+    await app.make_app(options())(scope, receive, send)
+    assert sent[0]["status"] == 499
+    assert "request failed" not in caplog.text

@@ -5,28 +5,36 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 from served import client_of, options
 
 from chroma_mlx import EmbeddingConfig, MLXEmbeddingFunction
 from chroma_mlx.engine.encoder import scheduler
 from chroma_mlx.engine.mlx_thread import mlx_thread
+from chroma_mlx.engine.stats import take_stats
 from chroma_mlx.server.service import EmbeddingService
 
 JSON = {"content-type": "application/json"}
 
 
 @pytest.fixture
-async def crowded() -> AsyncIterator[httpx.AsyncClient]:
+def go_on() -> threading.Event:
+    """Until it is set, the engine stands still."""
+    return threading.Event()
+
+
+@pytest.fixture
+async def crowded(go_on: threading.Event) -> AsyncIterator[httpx.AsyncClient]:
     """A server whose engine stands still, with a query in the only place there is for one."""
     MLXEmbeddingFunction("builtin").load()
-    go_on = threading.Event()
     standing = mlx_thread.submit(go_on.wait)
     config = EmbeddingConfig(model_name="builtin", max_queue=1)
-    async with client_of(options(configs=(config,), body_bytes=1_000)) as client:
+    async with client_of(options(configs=(config,), body_bytes=1_000, texts=3)) as client:
         first = asyncio.ensure_future(client.post("/embed", json={"texts": ["the first"], "kind": "query"}))
         try:
             while scheduler.depth[0] < 1:
@@ -37,6 +45,11 @@ async def crowded() -> AsyncIterator[httpx.AsyncClient]:
             assert (await first).status_code == 200
             await asyncio.wrap_future(standing)
     assert scheduler.depth == (0, 0)
+
+
+async def in_parts(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), 20):
+        yield content[start : start + 20]
 
 
 async def test_what_does_not_fit_is_told_when_to_come_back(crowded: httpx.AsyncClient) -> None:
@@ -64,14 +77,44 @@ async def test_a_refusal_costs_no_way_through_the_routes(
     assert (await crowded.post("/embed", json={"texts": ["a"], "kind": "query"})).status_code == 503
 
 
-async def test_documents_are_taken_while_queries_are_refused(crowded: httpx.AsyncClient) -> None:
-    waiting = asyncio.ensure_future(crowded.post("/embed", json={"texts": ["a document"]}))
+async def test_documents_are_taken_while_queries_are_refused(
+    crowded: httpx.AsyncClient, go_on: threading.Event
+) -> None:
+    content = in_parts(b'{"texts": ["a document"]}')
+    waiting = asyncio.ensure_future(crowded.post("/embed", content=content, headers=JSON))
     while scheduler.depth[0] < 2:
         assert not waiting.done(), waiting.result().text
         await asyncio.sleep(0)
     assert (await crowded.post("/embed", json={"texts": ["another"]})).status_code == 503
-    waiting.cancel()
-    await asyncio.wait({waiting})
+    go_on.set()
+    answer = await waiting
+    assert answer.status_code == 200
+    want = MLXEmbeddingFunction("builtin").encode(["a document"])
+    np.testing.assert_allclose(np.array(answer.json()["embeddings"], np.float32), want, atol=2e-6)
+
+
+async def test_a_refusal_is_counted_as_the_error_that_it_is(crowded: httpx.AsyncClient) -> None:
+    def refused() -> int:
+        return take_stats().errors.get("QueueFull", 0)
+
+    before = refused()
+    assert (await crowded.post("/embed", json={"texts": ["a"], "kind": "query"})).status_code == 503
+    assert refused() == before + 1
+
+
+async def test_what_the_vector_cache_may_have_is_not_refused(tmp_path: Path, go_on: threading.Event) -> None:
+    config = EmbeddingConfig(model_name="builtin", max_queue=1, embedding_cache=tmp_path / "vectors")
+    async with client_of(options(configs=(config,))) as client:
+        known = {"texts": ["known"], "kind": "query"}
+        assert (await client.post("/embed", json=known)).status_code == 200
+        standing = mlx_thread.submit(go_on.wait)
+        waiting = asyncio.ensure_future(client.post("/embed", json={"texts": ["new"], "kind": "query"}))
+        while scheduler.depth[0] < 1:
+            await asyncio.sleep(0)
+        assert (await client.post("/embed", json=known)).status_code == 200
+        go_on.set()
+        assert (await waiting).status_code == 200
+        await asyncio.wrap_future(standing)
 
 
 @pytest.mark.parametrize(
@@ -81,17 +124,15 @@ async def test_documents_are_taken_while_queries_are_refused(crowded: httpx.Asyn
         (b'{"texts": ["a"], "kind": "query"', JSON, 422),
         (b'{"texts": ["a"], "model": "other"}', JSON, 404),
         (b'{"texts": ["' + b"a" * 1_000 + b'"], "kind": "query"}', JSON, 413),
+        (b'{"texts": ["a", "b", "c", "d"], "kind": "query"}', JSON, 413),
+        (b'{"texts": ["a"], "kind": "query"}', {"content-type": "text/plain"}, 415),
     ],
 )
 async def test_what_is_wrong_with_a_request_is_still_said(
     crowded: httpx.AsyncClient, content: bytes, headers: dict[str, str], status: int
 ) -> None:
-    async def in_parts() -> AsyncIterator[bytes]:
-        for start in range(0, len(content), 100):
-            yield content[start : start + 100]
-
     assert (await crowded.post("/embed", content=content, headers=headers)).status_code == status
-    assert (await crowded.post("/embed", content=in_parts(), headers=headers)).status_code == status
+    assert (await crowded.post("/embed", content=in_parts(content), headers=headers)).status_code == status
 
 
 async def test_other_routes_are_answered(crowded: httpx.AsyncClient) -> None:

@@ -302,7 +302,7 @@ def test_an_answer_in_drops_does_not_outlive_the_time(scripted: Callable[[Answer
 def test_the_waits_begin_short_and_double(scripted: Callable[[Answer], str], monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     url = scripted(lambda n, texts: (200, {}, right()) if n == 3 else (503, {"retry-after": "nan"}, b"{}"))
-    monkeypatch.setattr(module.time, "sleep", waits.append)
+    monkeypatch.setattr(module._Until, "pause", lambda self, seconds: waits.append(seconds))
     RemoteEmbeddingFunction("builtin", url=url)(["a"])
     assert waits == [0.1, 0.2, 0.4]
 
@@ -314,3 +314,20 @@ async def test_an_event_loop_goes_on_meanwhile(scripted: Callable[[Answer], str]
     await asyncio.sleep(0.05)
     go.set()
     assert (await waiting).shape == (1, 2)
+
+
+async def test_a_cancelled_call_does_not_hold_up_the_program(scripted: Callable[[Answer], str]) -> None:
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def busy(number: int, texts: list[str]) -> tuple[int, dict[str, str], bytes]:
+        loop.call_soon_threadsafe(asked.set)
+        return 503, {"retry-after": "50"}, b"{}"
+
+    function = RemoteEmbeddingFunction("builtin", url=scripted(busy))
+    call = asyncio.ensure_future(function.aembed(["a"]))
+    await asked.wait()
+    call.cancel()
+    await asyncio.wait({call})
+    assert call.cancelled()
+    await asyncio.wait_for(loop.shutdown_default_executor(), 30)  # which waits for its threads
