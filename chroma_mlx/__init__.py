@@ -18,7 +18,7 @@ from .errors import ChromaMLXError
 from .functions import MLXEmbeddingFunction, MockEmbeddingFunction, RemoteEmbeddingFunction, UserProvidedFunction
 
 if TYPE_CHECKING:
-    from .ingestion import IngestResult, ingest
+    from .ingestion import IngestResult, ingest, migrate
     from .router import EmbeddingRouter, Hit, Hits, Record, WriteResult
 
 __all__ = [
@@ -36,6 +36,7 @@ __all__ = [
     "WriteResult",
     "__version__",
     "ingest",
+    "migrate",
 ]
 __version__ = "0.1.0"
 
@@ -46,7 +47,7 @@ def __getattr__(name: str) -> Any:
         from . import router
 
         return getattr(router, name)
-    if name in ("IngestResult", "ingest"):
+    if name in ("IngestResult", "ingest", "migrate"):
         from . import ingestion
 
         return getattr(ingestion, name)

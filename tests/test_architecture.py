@@ -22,6 +22,7 @@ LAYERS: Final = (
     "__init__",
     "model_cache",
     "diagnosis",
+    "ray",
     "ingestion",
     "router",
     "functions",
