@@ -171,7 +171,9 @@ class Preparer:
     """Makes work of documents. One thread at a time."""
 
     def __init__(self, *, cutter: Cutter, store: Store, claims: Claims, pace: Pace) -> None:
-        self._cutter, self._store, self._claims, self._pace = cutter, store, claims, pace
+        self._cutter, self._claims, self._pace = cutter, claims, pace
+        # Of one that is empty, nothing that is read can be there, since each id is read once.
+        self._store = None if store.count() == 0 else store
 
     def prepare(self, found: Iterable[Document | Reject]) -> Iterator[Work]:
         """The work of all documents, in order; what is refused is noted."""
@@ -218,8 +220,10 @@ def _passage(document: Document, headings: Headings, span: Span, number: int, pa
     return make_passage(passage_id(document.record_id, number, passages), text, metadata)
 
 
-def compare_with(store: Store, records: Sequence[Record]) -> list[RecordChanges]:
-    """What each record changes in the collection."""
+def compare_with(store: Store | None, records: Sequence[Record]) -> list[RecordChanges]:
+    """What each record changes in the collection, None for one that has nothing of them."""
+    if store is None:
+        return [compare(record, {}) for record in records]
     ids = list(dict.fromkeys(id for record in records for id in ids_to_look_up(record)))
     stored = store.look_up(ids)
     return [compare(record, stored) for record in records]

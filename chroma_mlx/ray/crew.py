@@ -59,6 +59,7 @@ class RayCrew:
         assignment = Assignment(
             server=self._server,
             collection=str(ingest.opened.chroma.name),
+            was_empty=ingest.store.count() == 0,
             config=config_of(maker.embedder.function) if isinstance(maker, RouterMaker) else None,
             passage_tokens=ingest.cutter.size,
             overlap_tokens=ingest.cutter.overlap,

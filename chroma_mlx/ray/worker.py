@@ -30,11 +30,13 @@ from ..progress import NoBar
 class Assignment:
     """What a worker needs to know: where the collection is, what embeds for it, and how texts are cut, in tokens.
 
-    `config` None is the collection's own function, as Chroma makes it.
+    `config` None is the collection's own function, as Chroma makes it. `was_empty`: nothing was in the collection when
+    the ingest began, so nothing need be looked up.
     """
 
     server: Server
     collection: str
+    was_empty: bool
     config: EmbeddingConfig | None
     passage_tokens: int
     overlap_tokens: int
@@ -79,7 +81,8 @@ class Worker:
         desk = self._open()
         with desk.cutting:
             records = make_records(documents, desk.cutter)
-        return [len(record.passages) for record in records], compare_with(desk.store, records)
+        store = None if self._assignment.was_empty else desk.store
+        return [len(record.passages) for record in records], compare_with(store, records)
 
     def put(self, changes: Sequence[RecordChanges], own: Sequence[bool]) -> Outcome:
         """Embeds and writes those changes whose ids are the record's `own`.

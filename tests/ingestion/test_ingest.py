@@ -18,6 +18,7 @@ from ingested import contents, numbered, write_jsonl
 
 from chroma_mlx import EmbeddingRouter, IngestResult, MockEmbeddingFunction, ingest
 from chroma_mlx.errors import ConfigError, EngineError, IngestStopped, InputError
+from chroma_mlx.ingestion.store import Store
 from chroma_mlx.router import Record
 
 
@@ -54,6 +55,24 @@ def test_records_and_documents_are_stored_with_where_they_are_from(client: Clien
     last = stored[f"deep/guide.md#{passages}"][1]
     assert (last["passage"], last["passages"], last["source"]) == (passages, passages, "deep/guide.md")
     assert last["heading"] == "Guide > End" or "The end." in stored[f"deep/guide.md#{passages}"][0]
+
+
+def test_nothing_is_looked_up_in_a_collection_that_was_empty(
+    client: ClientAPI, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_up: list[int] = []
+    look_up = Store.look_up
+
+    def noting(self: Store, ids: Any) -> Any:
+        looked_up.append(len(ids))
+        return look_up(self, ids)
+
+    monkeypatch.setattr(Store, "look_up", noting)
+    file = write_jsonl(folder / "a.jsonl", numbered(3))
+    run(file, client, id_column="id")
+    assert looked_up == []
+    run(file, client, id_column="id", recheck=True)
+    assert looked_up == [6]
 
 
 def test_the_stored_vector_is_the_functions(client: ClientAPI, folder: Path) -> None:
