@@ -216,8 +216,8 @@ def describe_ray(found: dict[str, Any]) -> str:
     """The figures as Markdown."""
     rounds, documents = found["rounds"], found["documents"]
     return (
-        f"{documents:,} documents of {MEDIAN} tokens in the median into `chroma run`, medians of {len(rounds)} round(s), "
-        f"each from the start of its process to its end: one process {found['one_s']:.1f} s, "
+        f"{documents:,} documents of {MEDIAN} tokens in the median into `chroma run`, medians of {len(rounds)} "
+        f"round(s), each from the start of its process to its end: one process {found['one_s']:.1f} s, "
         f"{documents / found['one_s']:,.0f} documents/s; {WORKERS} workers of Ray's, Ray's own start included, "
         f"{found['two_s']:.1f} s, {documents / found['two_s']:,.0f} documents/s: **{found['ratio']:.2f}** "
         f"({spread(rounds, 'ratio')}) times the rate. Every count was "

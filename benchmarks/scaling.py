@@ -110,8 +110,14 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
             ],
         ),
         "bytes": table(
-            ["passages", "vectors, 256-d", "vectors, 1024-d", "disk, 1024-d, at least", "servers of 64 GB, 1024-d"]
-            + ["collections of Chroma Cloud"],
+            [
+                "passages",
+                "vectors, 256-d",
+                "vectors, 1024-d",
+                "disk, 1024-d, at least",
+                "servers of 64 GB, 1024-d",
+                "collections of Chroma Cloud",
+            ],
             [
                 [amount(passages)]
                 + [shown_bytes(passages * dimension * BYTES_A_NUMBER) for dimension in (256, 1024)]

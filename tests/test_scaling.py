@@ -31,7 +31,8 @@ def test_the_page_has_the_tables_of_the_last_measurement(scaling: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("passages", "per_s", "machines", "hours"), [(3_600, 1.0, 1, 1.0), (7_200_000, 100.0, 10, 2.0), (10**10, 1e6, 1, 25 / 9)]
+    ("passages", "per_s", "machines", "hours"),
+    [(3_600, 1.0, 1, 1.0), (7_200_000, 100.0, 10, 2.0), (10**10, 1e6, 1, 25 / 9)],
 )
 def test_hours_are_passages_by_rate_and_machines(
     scaling: Any, passages: int, per_s: float, machines: int, hours: float

@@ -39,7 +39,7 @@ def migrate(
     retry_seconds: float = 300.0,
     show_progress: bool | None = None,
 ) -> IngestResult:
-    """Embeds the texts of `collection`, whatever made its vectors, into the collection `to`; the first is left as it is.
+    """Embeds the texts of `collection`, whatever made its vectors, into the collection `to`; the first is only read.
 
     Ids, texts and metadata are taken over as they are. What is in `to` with the same text and metadata is left,
     so a run that was interrupted goes on, and a second one does nothing. A record without a text is refused.
@@ -55,10 +55,8 @@ def migrate(
     plain, asked = resolved(client, model, embedding_function, config)
     old = find(client, collection)
     if old is None:
-        names = [handle.name for handle in client.list_collections(limit=NAMES_SHOWN)]
-        raise ConfigError(
-            f"There is no collection {collection!r} to migrate. The database has {', '.join(map(repr, names)) or 'none'}."
-        )
+        names = ", ".join(repr(handle.name) for handle in client.list_collections(limit=NAMES_SHOWN)) or "none"
+        raise ConfigError(f"There is no collection {collection!r} to migrate. The database has {names}.")
     noted = Rejects(rejects)
     opened = open_beside(client, to, old, plain, asked=asked, function=embedding_function)
     return Migration(opened, old, rejects=noted, retry_seconds=retry_seconds).run(show_progress)
@@ -108,11 +106,11 @@ class Migration:
 
     def _works(self) -> Iterator[Work]:
         """What is not in the new collection yet as it is in the old one, a page at a time."""
-        batch = Batch(self.pace)
+        batch, was_empty = Batch(self.pace), self.new.count() == 0
         for page in self.old.pages(documents=True):
             self.read += len(page["ids"])
             batch.size += len(page["ids"])
-            there = self.new.records(page["ids"])
+            there = {} if was_empty else self.new.records(page["ids"])
             for id, text, metadata in zip(page["ids"], page["documents"], page["metadatas"], strict=True):
                 if text is None:
                     self.rejects.add(Reject(source=self.source, id=id, reason=NO_TEXT))

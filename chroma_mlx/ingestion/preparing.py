@@ -232,7 +232,7 @@ def compare_with(store: Store | None, records: Sequence[Record]) -> list[RecordC
 def blocks(
     found: Iterable[Document | Reject], *, documents: int, size: int
 ) -> Iterator[tuple[list[Document | Reject], int]]:
-    """(documents, bytes of their sources), at most `documents` and about `size` bytes of texts and sources at a time."""
+    """(documents, bytes of their sources): at most `documents`, and about `size` bytes of texts and sources, each."""
     block: list[Document | Reject] = []
     taken = held = 0
     for each in found:

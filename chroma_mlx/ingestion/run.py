@@ -117,9 +117,7 @@ class Ingest:
                 self.crew.work(self, documents, claims, bar)
                 return
             preparer = Preparer(cutter=self.cutter, store=self.store, claims=claims, pace=self.pace)
-            run_stages(
-                preparer.prepare(documents), embedding, Writing(self.store, self.counts, bar), stop=self.stop
-            )
+            run_stages(preparer.prepare(documents), embedding, Writing(self.store, self.counts, bar), stop=self.stop)
 
     def _documents(self, seen: Seen, journal: Journal | None) -> Iterator[Document | Reject]:
         columns = self.options.columns

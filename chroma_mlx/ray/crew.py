@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from ..errors import ConfigError
 from ..ingestion.clients import Server
-from ..ingestion.making import RouterMaker, config_of
+from ..ingestion.making import config_behind
 from ..ingestion.passage import Document, Reject
 from ..ingestion.preparing import Claims, blocks
 from ..ingestion.run import Ingest
@@ -55,12 +55,11 @@ class RayCrew:
 
     def work(self, ingest: Ingest, documents: Iterator[Document | Reject], claims: Claims, bar: Bar) -> None:
         """See Crew. Raises what a worker raises, and EngineError when Ray fails."""
-        maker = ingest.opened.maker
         assignment = Assignment(
             server=self._server,
             collection=str(ingest.opened.chroma.name),
             was_empty=ingest.store.count() == 0,
-            config=config_of(maker.embedder.function) if isinstance(maker, RouterMaker) else None,
+            config=config_behind(ingest.opened.maker),
             passage_tokens=ingest.cutter.size,
             overlap_tokens=ingest.cutter.overlap,
             retry_seconds=ingest.options.retry_seconds,

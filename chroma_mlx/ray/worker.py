@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..config import EmbeddingConfig
-from ..errors import ConfigError, RemoteError
+from ..errors import ConfigError, IngestStopped, RemoteError
 from ..ingestion.clients import Server
 from ..ingestion.cutting import Cutter
 from ..ingestion.diff import RecordChanges
-from ..ingestion.opening import Opened, open_named
+from ..ingestion.opening import Opened, find, open_beside
 from ..ingestion.passage import Document, Reject
 from ..ingestion.pipeline import Embedding, Writing
 from ..ingestion.preparing import Batch, Pace, Work, compare_with, make_records
@@ -101,25 +101,24 @@ class Worker:
     def _open(self) -> _Desk:
         with self._opening:
             if self._desk is None:
-                self._desk = self._retry.call(self._opened)
+                self._desk = self._retry.call(self._desk_at, server=self._assignment.server)
             return self._desk
 
-    def _opened(self) -> _Desk:
+    def _desk_at(self, server: Server) -> _Desk:
         assignment = self._assignment
         try:
-            client = assignment.server.open()
+            client = server.open()
         except ConfigError as error:  # it answered when the ingest began, so it is away for a while
             raise RemoteError(str(error)) from error
-        opened = open_named(
-            client,
-            assignment.collection,
-            assignment.config or EmbeddingConfig(),
-            asked=assignment.config is not None,
-        )
+        there = find(client, assignment.collection)
+        if there is None:
+            raise IngestStopped(reason=f"collection {assignment.collection!r} is gone", waited_s=None)
+        config, asked = assignment.config or EmbeddingConfig(), assignment.config is not None
+        # A worker whose model makes other vectors, as another version of its files would, is refused here.
+        opened = open_beside(client, assignment.collection, there, config, asked=asked)
         store = Store(opened.chroma, retry=self._retry, max_batch=max_batch_of(opened.chroma, client))
-        cutter = Cutter(
-            opened.maker.ruler().count, size=assignment.passage_tokens, overlap=assignment.overlap_tokens
-        )
+        ruler = opened.maker.ruler()
+        cutter = Cutter(ruler.count, size=assignment.passage_tokens, overlap=assignment.overlap_tokens)
         return _Desk(opened=opened, store=store, cutter=cutter, pace=Pace(store.max_batch))
 
 

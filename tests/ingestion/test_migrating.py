@@ -245,9 +245,7 @@ def test_killed_in_the_middle_it_goes_on_and_embeds_only_the_rest(
     client.close()
 
 
-def test_the_command_says_with_3_that_something_was_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_says_with_3_that_something_was_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     client = database(tmp_path / "db")
     client.create_collection("old").add(ids=["a", "b"], documents=["one", None], embeddings=[[1.0], [2.0]])
     client.close()

@@ -100,7 +100,11 @@ def test_records_are_written_and_again_they_are_there_once(writer: ChromaWriter,
         assert writer(given)["id"].tolist() == ["a", "b", "c"]
     stored = collection.get(include=["documents", "metadatas", "embeddings"])
     assert (stored["ids"], stored["documents"]) == (["a", "b", "c"], TEXTS.tolist())
-    assert stored["metadatas"] == [{"n": 1, "score": 0.5, "source": "x"}, {"n": 2}, {"n": 3, "score": 1.5, "source": "z"}]
+    assert stored["metadatas"] == [
+        {"n": 1, "score": 0.5, "source": "x"},
+        {"n": 2},
+        {"n": 3, "score": 1.5, "source": "z"},
+    ]
     assert np.array_equal(stored["embeddings"], given["embedding"])
 
 
@@ -261,7 +265,6 @@ def test_a_pipeline_of_ray_data_writes_everything_once_though_a_writer_dies(port
     assert (tmp_path / "flag").exists()
     assert done.stdout.split()[-1] == "400"
     stored = collection.get(include=["documents", "metadatas"])
-    assert {(id, text, row["n"]) for id, text, row in zip(*(stored[key] for key in ("ids", "documents", "metadatas")))} == {
-        (f"r{number}", f"Text {number}.", number) for number in range(400)
-    }
+    found = zip(stored["ids"], stored["documents"], (row["n"] for row in stored["metadatas"]), strict=True)
+    assert sorted(found, key=lambda row: row[2]) == [(f"r{number}", f"Text {number}.", number) for number in range(400)]
     assert collection.query(query_texts=["Text 17."], n_results=1)["ids"] == [["r17"]]
