@@ -47,7 +47,8 @@ class ChromaMLXError(Exception):
 
 
 def _raised_elsewhere(kind: type[ChromaMLXError], args: tuple[Any, ...], data: dict[str, Any]) -> ChromaMLXError:
-    error = kind.__new__(kind, *args)
+    error = kind.__new__(kind)
+    error.args = args  # which an OSError takes by __init__ alone
     error.__dict__.update(data)
     return error
 

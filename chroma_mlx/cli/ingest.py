@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +95,8 @@ def _ingest_by_workers(sources: list[Path], options: argparse.Namespace, taken: 
         token=None if options.token_env is None else read_token(options.token_env),
     )
     workers = {"workers": options.workers or 2, "address": options.address, "worker_cpus": options.worker_cpus}
-    return ray.ingest(sources, options.collection, server=server, **workers, **taken)
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints there what workers log; the summary is to stand alone
+        return ray.ingest(sources, options.collection, server=server, **workers, **taken)
 
 
 def _refuse_alone(options: argparse.Namespace) -> None:

@@ -10,14 +10,12 @@ from servers import chroma_run
 
 @pytest.fixture(autouse=True)
 def isolated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No configuration and no journal of this machine reaches a test; vectors are mock ones of 8 dimensions."""
+    """No configuration and no journal of this machine reaches a test."""
     for variable in [variable for variable in os.environ if variable.startswith(("CHROMA_MLX_", "RAY_"))]:
         monkeypatch.delenv(variable)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    monkeypatch.setenv("CHROMA_MLX_MODE", "mock")
-    monkeypatch.setenv("CHROMA_MLX_DIMENSION", "8")
 
 
 @pytest.fixture(scope="module")

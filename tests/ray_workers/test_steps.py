@@ -229,7 +229,7 @@ class Dying(ChromaWriter):
         except FileExistsError:
             return written
         os.kill(os.getpid(), signal.SIGKILL)
-ray.init(num_cpus=5, include_dashboard=False, object_store_memory=2**28, logging_level="error")
+ray.init(num_cpus=5, include_dashboard=False, object_store_memory=2**28, logging_level="error", log_to_driver=False)
 ray.data.DataContext.get_current().enable_progress_bars = False
 rows = [{"id": f"r{number}", "text": f"Text {number}.", "n": number} for number in range(400)]
 done = (

@@ -34,6 +34,13 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
+@pytest.fixture(autouse=True)
+def mock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vectors of 8 dimensions, of no model."""
+    monkeypatch.setenv("CHROMA_MLX_MODE", "mock")
+    monkeypatch.setenv("CHROMA_MLX_DIMENSION", "8")
+
+
 class Command:
     """`chroma-mlx ingest --ray` in a process of its own."""
 
