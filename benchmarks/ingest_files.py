@@ -1,9 +1,10 @@
 """`chroma-mlx ingest` with the built-in model, beside the engine alone and Chroma alone with ready vectors.
 
-    python benchmarks/ingest_files.py [--quick] [--documents N] [--rounds N] [--json FILE]
+    python benchmarks/ingest_files.py [--quick] [--documents N] [--rounds N] [--ray] [--json FILE]
 
 Prints Markdown: the first run into a PersistentClient, a second one unchanged, one with 1 % edited, and memory. (The
-section `ingest` of run.py is another matter: Chroma's own upsert of text.)
+section `ingest` of run.py is another matter: Chroma's own upsert of text.) With `--ray` instead the first run into
+`chroma run`, by one process and by two workers of Ray's.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 from common import environment, in_child, machine, medians, seconds, spread
 from workloads import CHANGED, change_some, make_texts
 
@@ -26,6 +31,8 @@ DOCUMENTS, QUICK_DOCUMENTS = 100_000, 1_000
 MEDIAN, LARGEST = 40, 200  # tokens: each document is one passage
 TEXTS_A_CALL = 4_096
 LOOK_S = 0.25
+START_TRIES = 240
+WORKERS = 2
 COLLECTION = "documents"
 
 
@@ -90,10 +97,13 @@ def chroma(file: str, vectors: str, folder: str) -> dict[str, Any]:
     return {"seconds": seconds(write)}
 
 
-def run(file: Path, home: Path) -> dict[str, Any]:
-    """The command in a process of its own: its summary, the seconds from start to end, and what it held on the way."""
+def run(file: Path, home: Path, *where: str) -> dict[str, Any]:
+    """The command in a process of its own: its summary, the seconds from start to end, and what it held on the way.
+
+    `where` are its options for the database; without, that in `home`.
+    """
     command = [sys.executable, "-m", "chroma_mlx", "ingest", str(file), "--collection", COLLECTION, "--json"]
-    command += ["--path", str(home / "data"), "--model", "builtin", "--id-column", "id"]
+    command += ["--model", "builtin", "--id-column", "id", *(where or ("--path", str(home / "data")))]
     started, held = time.perf_counter(), list[int]()
     places = {"XDG_STATE_HOME": str(home), "XDG_CONFIG_HOME": str(home)}
     process = subprocess.Popen(command, cwd=home, env={**environment(), **places}, stdout=subprocess.PIPE, text=True)
@@ -160,6 +170,61 @@ def measure(documents: int) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def chroma_run(home: Path) -> Iterator[int]:
+    """A server of Chroma's with an empty database; gives its port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    home.mkdir()
+    command = [str(Path(sys.executable).parent / "chroma"), "run", "--path", str(home), "--port", str(port)]
+    server = subprocess.Popen(command, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(START_TRIES):
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/api/v2/heartbeat").raise_for_status()
+                break
+            except httpx.HTTPError:
+                time.sleep(LOOK_S)
+        else:
+            raise SystemExit("chroma run gave no heartbeat")
+        yield port
+    finally:
+        server.terminate()
+        server.wait()
+
+
+def measure_ray(documents: int, turn: int) -> dict[str, Any]:
+    """One round of both ways into a server of their own each, the order turned round in every other one."""
+    from chroma_mlx.checkpoint.locate import BUILTIN_FOLDER
+
+    texts = make_texts(str(BUILTIN_FOLDER), documents, median=MEDIAN, largest=LARGEST, seed=41)
+    ways = {"one_s": (), "two_s": ("--ray", "--workers", str(WORKERS))}
+    row: dict[str, Any] = {"right": True}
+    with tempfile.TemporaryDirectory(prefix="chroma-mlx-ingest-") as scratch:
+        home = Path(scratch)
+        file = home / "documents.jsonl"
+        write_documents(file, texts)
+        for name in list(ways)[:: 1 if turn % 2 else -1]:
+            with chroma_run(home / name) as port:
+                done = run(file, home, "--host", "127.0.0.1", "--port", str(port), *ways[name])
+            row[name], row["right"] = done["wall_s"], row["right"] and done["added"] == documents
+    return {**row, "ratio": row["one_s"] / row["two_s"]}
+
+
+def describe_ray(found: dict[str, Any]) -> str:
+    """The figures as Markdown."""
+    rounds, documents = found["rounds"], found["documents"]
+    return (
+        f"{documents:,} documents of {MEDIAN} tokens in the median into `chroma run`, medians of {len(rounds)} "
+        f"round(s), each from the start of its process to its end: one process {found['one_s']:.1f} s, "
+        f"{documents / found['one_s']:,.0f} documents/s; {WORKERS} workers of Ray's, Ray's own start included, "
+        f"{found['two_s']:.1f} s, {documents / found['two_s']:,.0f} documents/s: **{found['ratio']:.2f}** "
+        f"({spread(rounds, 'ratio')}) times the rate. Every count was "
+        f"{'right' if all(row['right'] for row in rounds) else 'WRONG'}."
+    )
+
+
 def describe(found: dict[str, Any]) -> str:
     """The figures as Markdown."""
     rounds, documents = found["rounds"], found["documents"]
@@ -196,14 +261,15 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_DOCUMENTS:,} documents: a look, not a result")
     parser.add_argument("--documents", type=int, metavar="N", help=f"how many ({DOCUMENTS:,})")
     parser.add_argument("--rounds", type=int, default=1, metavar="N", help="how often (1)")
+    parser.add_argument("--ray", action="store_true", help=f"{WORKERS} workers of Ray's beside one process")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
     options = parser.parse_args()
     documents = options.documents or (QUICK_DOCUMENTS if options.quick else DOCUMENTS)
-    rounds = [measure(documents) for _ in range(options.rounds)]
+    rounds = [measure_ray(documents, turn) if options.ray else measure(documents) for turn in range(options.rounds)]
     found = {"documents": documents, "rounds": rounds, **medians(rounds)}
     if options.json:
         options.json.write_text(json.dumps({"machine": machine(), **found}, indent=1))
-    print(describe(found))
+    print(describe_ray(found) if options.ray else describe(found))
 
 
 if __name__ == "__main__":

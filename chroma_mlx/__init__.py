@@ -19,7 +19,7 @@ from .functions import MLXEmbeddingFunction, MockEmbeddingFunction, RemoteEmbedd
 
 if TYPE_CHECKING:
     from .engine.encoder import shutdown
-    from .ingestion import IngestResult, ingest
+    from .ingestion import IngestResult, ingest, migrate
     from .router import EmbeddingRouter, Hit, Hits, Record, WriteResult
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "WriteResult",
     "__version__",
     "ingest",
+    "migrate",
     "shutdown",
 ]
 __version__ = "0.1.0"
@@ -52,7 +53,7 @@ def __getattr__(name: str) -> Any:
         from .engine.encoder import shutdown
 
         return shutdown
-    if name in ("IngestResult", "ingest"):
+    if name in ("IngestResult", "ingest", "migrate"):
         from . import ingestion
 
         return getattr(ingestion, name)

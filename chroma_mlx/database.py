@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,15 +13,18 @@ if TYPE_CHECKING:
     from chromadb.api import ClientAPI
     from chromadb.api.models.Collection import Collection
 
+PORT: Final = 8000
 DATABASE: Final = "chroma.sqlite3"
 MAGIC: Final = b"SQLite format 3\x00"
 NAMES_SHOWN: Final = 10
 
 
-def open_folder(path: Path, *, create: bool = False, where: Mapping[str, str] | None = None) -> ClientAPI:
+def open_folder(
+    path: Path, *, create: bool = False, tenant: str | None = None, database: str | None = None
+) -> ClientAPI:
     """A client on the database in `path`, which only `create` makes. Raises DatabaseUnreachable.
 
-    where: Chroma's `tenant` and `database`, where they are not the default ones.
+    `tenant` and `database` None are Chroma's default ones.
     """
     import chromadb
     from chromadb.config import Settings
@@ -39,48 +42,53 @@ def open_folder(path: Path, *, create: bool = False, where: Mapping[str, str] | 
             )
         else:
             path.mkdir(parents=True, exist_ok=True)
+        settings, where = Settings(anonymized_telemetry=False), _given(tenant, database)
         # Absolute: Chroma takes two clients of one path for the same, whatever the working folder was.
-        return chromadb.PersistentClient(
-            path.absolute(), settings=Settings(anonymized_telemetry=False), **(where or {})
-        )
+        return chromadb.PersistentClient(path.absolute(), settings=settings, **where)
     except (OSError, ValueError) as error:  # a ValueError is what Chroma makes of any failure to open
         if isinstance(error, DatabaseUnreachable):
             raise
         raise DatabaseUnreachable(f"The Chroma database in {str(path)!r} cannot be opened: {error}.") from error
 
 
-def open_server(
-    host: str,
-    port: int,
-    *,
-    ssl: bool = False,
-    token_variable: str | None = None,
-    where: Mapping[str, str] | None = None,
-) -> ClientAPI:
-    """A client of the Chroma server at `host`. Raises DatabaseUnreachable when none answers.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """A Chroma server, and as whom it is asked; `tenant` and `database` None are Chroma's default ones."""
 
-    where: as for `open_folder`. `token_variable` is the environment variable with the token that the server asks
-    for; raises ConfigError where it is not set.
-    """
-    import chromadb
-    import httpx
-    from chromadb.config import Settings
-    from chromadb.errors import ChromaError
+    host: str
+    port: int = PORT
+    ssl: bool = False
+    tenant: str | None = None
+    database: str | None = None
+    token: str | None = field(default=None, repr=False)
 
-    headers = {}
-    if token_variable is not None:
-        token = os.environ.get(token_variable, "").strip()
-        if not token:
-            raise ConfigError(f"The environment variable {token_variable}, which is to hold the token, is not set.")
-        headers = {"x-chroma-token": token, "authorization": f"Bearer {token}"}
-    settings = Settings(anonymized_telemetry=False)
-    try:
-        return chromadb.HttpClient(host, port, ssl=ssl, headers=headers, settings=settings, **(where or {}))
-    except (ValueError, OSError, httpx.HTTPError, httpx.InvalidURL, ChromaError) as error:
-        raise DatabaseUnreachable(
-            f"No Chroma server answers at {'https' if ssl else 'http'}://{host}:{port} ({error}). Start one with "
-            "`chroma run`, or pass its --host and --port, and --ssl if it speaks HTTPS."
-        ) from error
+    def open(self) -> ClientAPI:
+        """A client of it. Raises DatabaseUnreachable when none answers."""
+        import chromadb
+        import httpx
+        from chromadb.config import Settings
+        from chromadb.errors import ChromaError
+
+        headers = {}
+        if self.token is not None:
+            headers = {"x-chroma-token": self.token, "authorization": f"Bearer {self.token}"}
+        settings, where = Settings(anonymized_telemetry=False), _given(self.tenant, self.database)
+        try:
+            return chromadb.HttpClient(self.host, self.port, ssl=self.ssl, headers=headers, settings=settings, **where)
+        except (ValueError, OSError, httpx.HTTPError, httpx.InvalidURL, ChromaError) as error:
+            address = f"{'https' if self.ssl else 'http'}://{self.host}:{self.port}"
+            raise DatabaseUnreachable(
+                f"No Chroma server answers at {address} ({error}). Start one with `chroma run`, or pass its --host and "
+                "--port, and --ssl if it speaks HTTPS."
+            ) from error
+
+
+def read_token(variable: str) -> str:
+    """A server's token from an environment variable. Raises ConfigError where it is not set."""
+    token = os.environ.get(variable, "").strip()
+    if not token:
+        raise ConfigError(f"The environment variable {variable}, which is to hold the token, is not set.")
+    return token
 
 
 def find_collection(client: ClientAPI, name: str | None) -> Collection:
@@ -107,3 +115,7 @@ def _names(client: ClientAPI) -> str:
         return "There is none here."
     more = ", …" if len(names) > NAMES_SHOWN else ""
     return f"There are {', '.join(map(repr, names[:NAMES_SHOWN]))}{more}."
+
+
+def _given(tenant: str | None, database: str | None) -> dict[str, str]:
+    return {name: value for name, value in (("tenant", tenant), ("database", database)) if value is not None}

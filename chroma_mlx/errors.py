@@ -40,10 +40,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 
 class ChromaMLXError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base of every error that this package raises on purpose. It can be pickled, as other processes send it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The message is made of the arguments, so that those of the class cannot be had back from it.
+        return _raised_elsewhere, (type(self), self.args, self.__dict__)
+
+
+def _raised_elsewhere(kind: type[ChromaMLXError], args: tuple[Any, ...], data: dict[str, Any]) -> ChromaMLXError:
+    error = kind.__new__(kind)
+    error.args = args  # which an OSError takes by __init__ alone
+    error.__dict__.update(data)
+    return error
 
 
 class ConfigError(ChromaMLXError, ValueError):

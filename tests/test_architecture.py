@@ -23,6 +23,7 @@ LAYERS: Final = (
     "model_cache",
     "diagnosis",
     "collections",
+    "ray",
     "ingestion",
     "router",
     "functions",

@@ -89,7 +89,15 @@ def test_every_example_is_tested_here() -> None:
 
 @pytest.mark.parametrize(
     "page",
-    ["README.md", "docs/router.md", "docs/adding-a-model.md", "docs/models.md", "docs/metrics.md", "docs/ingest.md"],
+    [
+        "README.md",
+        "docs/router.md",
+        "docs/adding-a-model.md",
+        "docs/models.md",
+        "docs/metrics.md",
+        "docs/ingest.md",
+        "docs/scaling.md",
+    ],
 )
 def test_the_snippets_of_a_page_run_and_print_what_it_shows(
     page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,9 +11,27 @@ from chromadb.errors import ChromaError
 
 from .. import __version__
 from ..errors import ChromaMLXError
-from . import collections, config, demo, doctor, embed, export, import_, ingest, models, query, serve, verify, view
+from . import (
+    collections,
+    config,
+    demo,
+    doctor,
+    embed,
+    export,
+    import_,
+    ingest,
+    migrate,
+    models,
+    query,
+    serve,
+    verify,
+    view,
+)
 
-COMMANDS = (demo, embed, ingest, query, collections, view, export, import_, serve, config, models, verify, doctor)
+COMMANDS = (
+    *(demo, embed, ingest, migrate, query, collections, view, export, import_),
+    *(serve, config, models, verify, doctor),
+)
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -29,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command; returns its exit status: 0 done, 1 an error that is explained, 130 interrupted.
 
-    A command may have others of its own: `ingest` returns 3 when it refused something.
+    A command may have others of its own: `ingest` and `migrate` return 3 when they refused something.
     """
     options = make_parser().parse_args(arguments)
     try:

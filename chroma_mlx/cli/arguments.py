@@ -11,10 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..database import PORT
+
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
-PORT = 8000
+    from ..database import Server
+
 COLLECTION_NAME = re.compile("[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
 
 
@@ -37,6 +40,20 @@ def collection_name(text: str) -> str:
             "and the last a letter or digit"
         )
     return text
+
+
+def count(text: str) -> int:
+    """A whole number of 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return int(text)
+
+
+def add_summary(parser: argparse.ArgumentParser) -> None:
+    """Adds what a run that writes to a collection has: rejects, waiting, --json."""
+    parser.add_argument("--rejects", type=Path, metavar="FILE", help="where to (NAME.rejects.jsonl)")
+    parser.add_argument("--retry-seconds", type=count, default=300, metavar="N", help="how long a server may be away")
+    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
 def add_config(parser: argparse.ArgumentParser) -> None:
@@ -78,20 +95,31 @@ def open_client(options: argparse.Namespace, *, create: bool = False) -> Iterato
 
     A database is closed in the end. Raises DatabaseUnreachable, and ConfigError for what is a server's beside a folder.
     """
-    from ..database import open_folder, open_server
+    from ..database import open_folder
     from ..errors import ConfigError
 
-    given = {"tenant": options.tenant, "database": options.database}
-    where = {name: value for name, value in given.items() if value is not None}
-    if options.path is not None:
-        if options.port is not None or options.ssl or options.token_env is not None:
-            raise ConfigError(
-                "--port, --ssl and --token-env are a server's, and --path is a folder. Pass --host, or leave them out."
-            )
-        # Any: its type leaves out that it can be closed.
-        client: Any = open_folder(options.path, create=create, where=where)
-        with client:
-            yield client
-    else:
-        port = PORT if options.port is None else options.port
-        yield open_server(options.host, port, ssl=options.ssl, token_variable=options.token_env, where=where)
+    if options.path is None:
+        yield server_of(options).open()
+        return
+    if options.port is not None or options.ssl or options.token_env is not None:
+        raise ConfigError(
+            "--port, --ssl and --token-env are a server's, and --path is a folder. Pass --host, or leave them out."
+        )
+    # Any: its type leaves out that it can be closed.
+    client: Any = open_folder(options.path, create=create, tenant=options.tenant, database=options.database)
+    with client:
+        yield client
+
+
+def server_of(options: argparse.Namespace) -> Server:
+    """The server that the arguments of `add_client_arguments` say. Raises ConfigError for a token that is not set."""
+    from ..database import Server, read_token
+
+    return Server(
+        host=options.host,
+        port=PORT if options.port is None else options.port,
+        ssl=options.ssl,
+        tenant=options.tenant,
+        database=options.database,
+        token=None if options.token_env is None else read_token(options.token_env),
+    )

@@ -27,8 +27,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Writes the file, and says what is in it."""
-    from ..database import find_collection
     from ..collections.exporting import export_collection
+    from ..database import find_collection
 
     with open_client(options) as client:
         collection = find_collection(client, options.collection)

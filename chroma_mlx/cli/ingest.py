@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .arguments import add_client_arguments, add_config, collection_name, open_client, positive
+from ..errors import ConfigError
+from .arguments import (
+    add_client_arguments,
+    add_config,
+    add_summary,
+    collection_name,
+    count,
+    open_client,
+    positive,
+    server_of,
+)
+from .summary import tell
 
 if TYPE_CHECKING:
     from ..ingestion import IngestResult
-
-# Something was refused, and all else was done.
-REFUSED = 3
-COUNTS = ("added", "updated", "unchanged", "deleted", "failed")
 
 
 def add_parser(commands: Any) -> None:
@@ -43,12 +51,14 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--glob", action="append", default=[], metavar="PATTERN", help="which files of a folder")
     parser.add_argument("--base", type=Path, metavar="FOLDER", help="name sources from here (by absolute paths)")
     parser.add_argument("--passage-tokens", type=positive, metavar="N", help="longest passage (512, or the model's)")
-    parser.add_argument("--overlap-tokens", type=_count, metavar="N", help="what passages share (an eighth)")
+    parser.add_argument("--overlap-tokens", type=count, metavar="N", help="what passages share (an eighth)")
     parser.add_argument("--sync", action="store_true", help="delete what is not in these sources any more")
     parser.add_argument("--recheck", action="store_true", help="compare with the collection even if nothing changed")
-    parser.add_argument("--rejects", type=Path, metavar="FILE", help="where to (NAME.rejects.jsonl)")
-    parser.add_argument("--retry-seconds", type=_count, default=300, metavar="N", help="how long a server may be away")
-    parser.add_argument("--json", action="store_true", help="print the summary as JSON")
+    parser.add_argument("--ray", action="store_true", help="let several processes work (extra ray; needs --host)")
+    parser.add_argument("--workers", type=positive, metavar="N", help="with --ray: how many (2)")
+    parser.add_argument("--address", metavar="HOST:PORT", help="with --ray: a cluster (one on this machine)")
+    parser.add_argument("--worker-cpus", type=positive, metavar="N", help="with --ray: cores of each (its share)")
+    add_summary(parser)
     add_config(parser)
     parser.set_defaults(run=run)
 
@@ -57,55 +67,46 @@ def run(options: argparse.Namespace) -> int:
     """Ingests, and prints what was done."""
     from ..ingestion import ingest
 
-    with open_client(options, create=True) as client:
-        result = ingest(
-            [Path(source) for source in options.source],
-            options.collection,
-            client=client,
-            model=options.model,
-            config=options.config,
-            text_column=options.text_column,
-            id_column=options.id_column,
-            format=options.format,
-            globs=options.glob,
-            base=options.base,
-            passage_tokens=options.passage_tokens,
-            overlap_tokens=options.overlap_tokens,
-            sync=options.sync,
-            recheck=options.recheck,
-            rejects=options.rejects or Path(f"{options.collection}.rejects.jsonl"),
-            retry_seconds=options.retry_seconds,
-        )
-    if options.json:
-        print(json.dumps(result.to_dict(), ensure_ascii=False, indent=2))
+    sources = [Path(source) for source in options.source]
+    taken = {
+        "model": options.model,
+        "config": options.config,
+        "text_column": options.text_column,
+        "id_column": options.id_column,
+        "format": options.format,
+        "globs": options.glob,
+        "base": options.base,
+        "passage_tokens": options.passage_tokens,
+        "overlap_tokens": options.overlap_tokens,
+        "sync": options.sync,
+        "recheck": options.recheck,
+        "rejects": options.rejects or Path(f"{options.collection}.rejects.jsonl"),
+        "retry_seconds": options.retry_seconds,
+    }
+    if options.ray:
+        result = _ingest_by_workers(sources, options, taken)
     else:
-        _print_summary(result)
-    return REFUSED if result.failed else 0
+        _refuse_alone(options)
+        with open_client(options, create=True) as client:
+            result = ingest(sources, options.collection, client=client, **taken)
+    return tell(result, as_json=options.json)
 
 
-def _count(text: str) -> int:
-    """A whole number of 0 or more."""
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
-    return int(text)
+def _ingest_by_workers(sources: list[Path], options: argparse.Namespace, taken: dict[str, Any]) -> IngestResult:
+    from .. import ray
+
+    if options.host is None:
+        raise ConfigError(
+            f"--ray writes from several processes, and a local database is one process's. Run `chroma run --path "
+            f"{options.path}`, and name it with --host in place of --path."
+        )
+    workers = {"workers": options.workers or 2, "address": options.address, "worker_cpus": options.worker_cpus}
+    with contextlib.redirect_stdout(sys.stderr):  # Ray prints there what workers log; the summary is to stand alone
+        return ray.ingest(sources, options.collection, server=server_of(options), **workers, **taken)
 
 
-def _print_summary(result: IngestResult) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
-    counts = result.to_dict()
-    names = [*COUNTS, *(["carried"] if result.carried else [])]
-    for name in names:
-        table.add_column(name, justify="right")
-    table.add_row(*(f"{counts[name]:,}" for name in names))
-    console = Console(highlight=False)
-    console.print(table)
-    rate = f", {result.embedded / result.seconds:,.0f} a second" if result.embedded else ""
-    print(f"Collection {result.collection}: {result.embedded:,} passages embedded in {result.seconds:.1f} s{rate}.")
-    for note in result.notes:
-        print(note)
-    if result.rejects_file is not None:
-        print(f"Refused, with reasons: {result.rejects_file}")
+def _refuse_alone(options: argparse.Namespace) -> None:
+    """Raises ConfigError for an option of --ray's without it."""
+    for name in ("workers", "address", "worker_cpus"):
+        if getattr(options, name) is not None:
+            raise ConfigError(f"--{name.replace('_', '-')} is of several processes. Give --ray too, or leave it out.")

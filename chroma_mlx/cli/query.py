@@ -29,8 +29,8 @@ def add_parser(commands: Any) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Asks, and prints what was found."""
-    from ..database import find_collection
     from ..collections.searching import search
+    from ..database import find_collection
 
     write_utf8()
     where = None if options.where is None else _read_where(options.where)

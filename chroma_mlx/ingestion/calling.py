@@ -9,14 +9,14 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config import ConfigSource, resolve
+from ..config import ConfigSource, EmbeddingConfig, resolve
 from ..config.sources import DEFAULT
 from ..errors import ConfigError, InputError
 from ..settings import VectorSettings
 from .opening import Opened, open_given, open_named
 from .readers.rows import Columns
 from .report import IngestResult
-from .run import Ingest, Options
+from .run import Crew, Ingest, Options
 from .sources import Sources
 
 
@@ -41,13 +41,14 @@ def ingest(
     rejects: str | os.PathLike[str] | None = None,
     retry_seconds: float = 300.0,
     show_progress: bool | None = None,
+    crew: Crew | None = None,
 ) -> IngestResult:
     """Puts files or records into a collection: what is new or edited is embedded, what is unchanged is not.
 
     docs/ingest.md says what each argument does. `records` are a path or several (pathlib's, files or folders),
     or any iterable of texts, of mappings with a column for the text, or of the router's Records, read as it
     goes. `collection` is one of Chroma's or the router's, or a name with `client`, and then `model`, `config`
-    or `embedding_function` say what embeds it.
+    or `embedding_function` say what embeds it. `crew` is who does the work instead of this process: chroma_mlx.ray's.
 
     Raises InputError and ConfigError before anything is written, IngestStopped when the database fails,
     DimensionMismatch, CollectionMismatch, MissingPackage, and what the embedding function raises.
@@ -76,7 +77,7 @@ def ingest(
         show_progress=show_progress,
     )
     opened = _open(collection, client, model=model, function=embedding_function, config=config)
-    return Ingest(given, opened, options).run()
+    return Ingest(given, opened, options, crew=crew).run()
 
 
 def _given(records: Any, **reading: Any) -> Sources | Iterable[Any]:
@@ -100,6 +101,15 @@ def _open(collection: Any, client: Any | None, *, model: str | None, function: A
         return open_given(collection, client)
     if client is None:
         raise ConfigError(f"The collection {collection!r} was given by its name alone. Pass `client=` too.")
+    plain, asked = resolved(client, model, function, config)
+    return open_named(client, collection, plain, asked=asked, function=function)
+
+
+def resolved(client: Any, model: str | None, function: Any, config: ConfigSource) -> tuple[EmbeddingConfig, bool]:
+    """The configuration to embed by, without a bar of its own, and whether anybody asked for it.
+
+    Raises ConfigError for an asynchronous client, for a model beside a function, and what a configuration raises.
+    """
     if inspect.iscoroutinefunction(getattr(client, "get_collection", None)):
         raise ConfigError(
             "This client is asynchronous. Pass a plain one, and call ingest in a thread: asyncio.to_thread."
@@ -109,5 +119,4 @@ def _open(collection: Any, client: Any | None, *, model: str | None, function: A
     effective = resolve(config, {} if model is None else {"model_name": model})
     decisive = ["mode", *(each.name for each in dataclasses.fields(VectorSettings))]
     asked = function is not None or any(effective.sources[name] != DEFAULT for name in decisive)
-    plain = dataclasses.replace(effective.config, show_progress=False)
-    return open_named(client, collection, plain, asked=asked, function=function)
+    return dataclasses.replace(effective.config, show_progress=False), asked

@@ -132,6 +132,12 @@ def config_of(function: MLXEmbeddingFunction | MockEmbeddingFunction) -> Embeddi
     return EmbeddingConfig(**{**function.settings.to_dict(), **machine, "show_progress": False})
 
 
+def config_behind(maker: Maker) -> EmbeddingConfig | None:
+    """The configuration that another process would make the same vectors by; None where there is none."""
+    function = maker.embedder.function if isinstance(maker, RouterMaker) else None
+    return config_of(function) if isinstance(function, MLXEmbeddingFunction | MockEmbeddingFunction) else None
+
+
 def maker_of_config(config: EmbeddingConfig) -> RouterMaker:
     """The same of a configuration. Raises ConfigError in mode user_provided."""
     if config.mode == "user_provided":

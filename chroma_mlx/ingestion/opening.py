@@ -44,8 +44,7 @@ class Opened:
     @property
     def space(self) -> str:
         """How Chroma compares its vectors."""
-        index = self.chroma.configuration_json.get("hnsw") or self.chroma.configuration_json.get("spann") or {}
-        return str(index.get("space") or "l2")
+        return space_of(self.chroma)
 
     def settle(self) -> None:
         """Before the first text: loads the model, and holds it to what made the stored vectors."""
@@ -56,6 +55,12 @@ class Opened:
         """With the first text: stores what makes the vectors."""
         if self.target is not None:
             run(self.target.sign())
+
+
+def space_of(chroma: Any) -> str:
+    """How Chroma compares the vectors of a collection."""
+    index = chroma.configuration_json.get("hnsw") or chroma.configuration_json.get("spann") or {}
+    return str(index.get("space") or "l2")
 
 
 def find(client: Any, name: str) -> Any | None:
@@ -110,25 +115,43 @@ def open_named(client: Any, name: str, config: EmbeddingConfig, *, asked: bool, 
     heal(client, name)
     there = find(client, name)
     if there is not None and function is None and not asked:
-        try:
-            function = function_of_handle(there)
-        except ValueError as error:  # Chroma's, for one that it does not know or cannot build
-            raise ConfigError(f"The embedding function of collection {name!r} cannot be made: {error}") from error
-        if function is None:
-            raise ConfigError(
-                f"Collection {name!r} has no embedding function, so nobody knows how to embed for it. Name the model "
-                "that made its vectors (if another made them, all is embedded again, into a new collection)."
-            )
+        function = _function_of(there, name)
     maker = maker_of_config(config) if function is None else maker_of(function)
     if isinstance(maker, RouterMaker):
         return _open_routed(client, name, maker, there)
     return _open_plain(client, name, maker, there)
 
 
+def open_beside(
+    client: Any, name: str, old: Any, config: EmbeddingConfig, *, asked: bool, function: Any | None = None
+) -> Opened:
+    """The collection `name` for what `old` has, made if there is none, with `old`'s metadata and way to compare.
+
+    `asked`, `function` and `config` as for `open_named`. Raises CollectionMismatch or DimensionMismatch where it is
+    there, and was made by another function than the one that is asked for; ConfigError, ModelNotFound.
+    """
+    there = find(client, name)
+    if there is not None and function is None and not asked:
+        function = _function_of(there, name)
+    maker = maker_of_config(config) if function is None else maker_of(function)
+    if isinstance(maker, RouterMaker):
+        _know(maker)
+        return _routed(client, name, maker, _inherited(old) if there is None else {})
+    function = maker.function if isinstance(maker, FunctionMaker) else None
+    if there is None:
+        there = client.create_collection(name, embedding_function=function, **_inherited(old))
+    elif not _made_by(there, function):
+        saved = there.configuration_json["embedding_function"]
+        raise CollectionMismatch(
+            f"Collection {name!r} is there, and not {maker.name} but {saved['name']!r} made its vectors, or the same "
+            "with other settings. Give the new collection a name of its own, or name the function of this one.",
+            differences={"embedding_function": (saved, _saved_form(function))},
+        )
+    return Opened(name=name, client=client, chroma=there, maker=maker)
+
+
 def _open_routed(client: Any, name: str, maker: RouterMaker, there: Any | None) -> Opened:
-    if maker.embedder.fingerprint(load=False) is None:
-        # Not on this disk, or the mock: what a model that is not here makes of its settings is not known.
-        maker.embedder.fingerprint(load=True)
+    _know(maker)
     if there is not None:
         try:
             return _routed(client, name, maker, {})
@@ -139,6 +162,27 @@ def _open_routed(client: Any, name: str, maker: RouterMaker, there: Any | None) 
         opened.old, opened.name = there, name
         return opened
     return _routed(client, name, maker, {})
+
+
+def _function_of(there: Any, name: str) -> Any:
+    """What a collection's documents are embedded by. Raises ConfigError where that is nothing, or cannot be made."""
+    try:
+        function = function_of_handle(there)
+    except ValueError as error:  # Chroma's, for one that it does not know or cannot build
+        raise ConfigError(f"The embedding function of collection {name!r} cannot be made: {error}") from error
+    if function is None:
+        raise ConfigError(
+            f"Collection {name!r} has no embedding function, so nobody knows how to embed for it. Name the model "
+            "that made its vectors (if another made them, all is embedded again, into a new collection)."
+        )
+    return function
+
+
+def _know(maker: RouterMaker) -> None:
+    """Makes sure that what the vectors are made by is known: without, nothing could be compared."""
+    if maker.embedder.fingerprint(load=False) is None:
+        # Not on this disk, or the mock: what a model that is not here makes of its settings is not known.
+        maker.embedder.fingerprint(load=True)
 
 
 def _routed(client: Any, name: str, maker: RouterMaker, arguments: Mapping[str, Any]) -> Opened:
@@ -154,9 +198,7 @@ def _open_plain(client: Any, name: str, maker: Maker, there: Any | None) -> Open
     if there is None:
         chroma = client.create_collection(name, embedding_function=function)
         return Opened(name=name, client=client, chroma=chroma, maker=maker)
-    saved = there.configuration_json.get("embedding_function") or {}
-    own = _saved_form(function)
-    if not saved.get("name") or (saved["name"], saved.get("config")) == (own["name"], own["config"]):
+    if _made_by(there, function):
         return Opened(name=name, client=client, chroma=there, maker=maker)
     next_name = f"{name}.next-{_spec_of(maker)}"
     chroma = find(client, next_name) or client.create_collection(
@@ -174,6 +216,13 @@ def _inherited(old: Any) -> dict[str, Any]:
         **({"metadata": metadata} if metadata else {}),
         **({"configuration": {"hnsw": {"space": space}}} if space else {}),
     }
+
+
+def _made_by(chroma: Any, function: Any) -> bool:
+    """Whether a collection names this function, or none."""
+    saved = chroma.configuration_json.get("embedding_function") or {}
+    own = _saved_form(function)
+    return not saved.get("name") or (saved["name"], saved.get("config")) == (own["name"], own["config"])
 
 
 def _saved_form(function: Any) -> dict[str, Any]:

@@ -17,7 +17,6 @@ from .channel import Channel, ChannelClosed
 from .opening import Opened
 from .passage import Reject
 from .preparing import Pace, Work
-from .rejects import Rejects
 from .report import Counts
 from .retry import Retry
 from .store import Store
@@ -29,8 +28,8 @@ WAITING: Final = 2
 class Embedding:
     """The second stage: the vectors of a batch, checked before anything is written."""
 
-    def __init__(self, opened: Opened, *, retry: Retry, rejects: Rejects, pace: Pace) -> None:
-        self._opened, self._retry, self._rejects, self._pace = opened, retry, rejects, pace
+    def __init__(self, opened: Opened, *, retry: Retry, refuse: Callable[[Reject], object], pace: Pace) -> None:
+        self._opened, self._retry, self._refuse, self._pace = opened, retry, refuse, pace
         self._width: int | None = opened.chroma.get_model()["dimension"]
         self._settled = self._signed = False
 
@@ -84,7 +83,7 @@ class Embedding:
             record = part.record
             if record.id in refused and part.embed:
                 text = part.embed[0].passage.text
-                self._rejects.add(
+                self._refuse(
                     Reject(
                         source=record.source, place=record.place, id=record.id, reason=refused[record.id], excerpt=text
                     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import BinaryIO, Final
 
@@ -104,57 +104,60 @@ def _standard_input(format: str) -> BinaryIO:
     return io.BytesIO(sys.stdin.buffer.read())  # its index stands at the end
 
 
-class Preparer:
-    """Makes work of documents. One thread at a time."""
+class Batch:
+    """Gathers changes until they are a batch's worth of passages; `size` are the bytes of the sources behind them."""
 
-    def __init__(self, *, cutter: Cutter, store: Store, seen: Seen, rejects: Rejects, pace: Pace) -> None:
-        self._cutter, self._store, self._seen, self._rejects, self._pace = cutter, store, seen, rejects, pace
-        # Then nothing that is read can be there, since each id is read once.
-        self._empty = store.count() == 0
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+        self._parts: list[RecordChanges] = []
+        self.passages = self.size = 0
 
-    def prepare(self, found: Iterable[Document | Reject]) -> Iterator[Work]:
-        """The work of all documents, in order; what is refused is noted."""
-        waiting: list[RecordChanges] = []
-        passages = size = 0
-        for block, taken in _blocks(found):
-            size += taken
-            for changes in self._compare(self._records(block)):
-                for part in _split(changes, self._pace.passages):
-                    waiting.append(part)
-                    passages += len(part.embed) + len(part.relabel)
-                    if passages >= self._pace.passages:
-                        yield Work(parts=tuple(waiting), size=size)
-                        waiting, passages, size = [], 0, 0
-            if not passages and waiting:
-                yield Work(parts=tuple(waiting), size=size)
-                waiting, size = [], 0
-        yield Work(parts=tuple(waiting), size=size)
+    def add(self, changes: RecordChanges) -> Iterator[Work]:
+        """Adds a record's changes; gives every batch that this fills."""
+        for part in _split(changes, self._pace.passages):
+            self._parts.append(part)
+            self.passages += len(part.embed) + len(part.relabel)
+            if self.passages >= self._pace.passages:
+                yield self.take()
 
-    def _records(self, block: list[Document | Reject]) -> list[Record]:
-        """The records of a block. Each id is taken by the first that has it."""
-        documents = [each for each in block if isinstance(each, Document)]
-        fits = iter(self._cutter.fits([each.text for each in documents]))
-        records = []
+    def take(self) -> Work:
+        """What has been gathered, which may be nothing."""
+        work = Work(parts=tuple(self._parts), size=self.size)
+        self._parts, self.passages, self.size = [], 0, 0
+        return work
+
+
+class Claims:
+    """Who has which id: the first that claims it. Notes what is refused. One thread at a time."""
+
+    def __init__(self, seen: Seen, rejects: Rejects) -> None:
+        self._seen, self._rejects = seen, rejects
+
+    def take(self, block: Iterable[Document | Reject], passages: Sequence[int]) -> list[bool]:
+        """Of each document of the block, which is cut into so many passages, whether its ids are its own."""
+        taken, counts = list[bool](), iter(passages)
         self._seen.begin()
         for each in block:
             if isinstance(each, Reject):
                 self._refuse(each)
-                continue
-            record = self._record(each, whole=next(fits))
-            ids = [record.id, *(passage.id for passage in record.passages if passage.id != record.id)]
-            number = next(iter(each.place.values()), 0)
-            other = self._seen.claim(ids, each.source, number)
-            if other is None:
-                records.append(record)
-                self._seen.add_passages(each.source, len(record.passages))
             else:
-                where = f"{other[0]}, {other[1]}" if other[1] else other[0]
-                reason = f"its id {record.id!r} was that of an earlier record ({where}); give each an id of its own"
-                self._rejects.add(
-                    Reject(source=each.source, place=each.place, id=record.id, reason=reason, excerpt=each.text)
-                )
+                taken.append(self._claim(each, next(counts)))
         self._seen.commit()
-        return records
+        return taken
+
+    def _claim(self, document: Document, passages: int) -> bool:
+        id = document.record_id
+        ids = [id] if passages == 1 else [id, *(passage_id(id, number + 1, passages) for number in range(passages))]
+        other = self._seen.claim(ids, document.source, next(iter(document.place.values()), 0))
+        if other is None:
+            self._seen.add_passages(document.source, passages)
+            return True
+        where = f"{other[0]}, {other[1]}" if other[1] else other[0]
+        reason = f"its id {id!r} was that of an earlier record ({where}); give each an id of its own"
+        self._rejects.add(
+            Reject(source=document.source, place=document.place, id=id, reason=reason, excerpt=document.text)
+        )
+        return False
 
     def _refuse(self, reject: Reject) -> None:
         self._rejects.add(reject)
@@ -163,43 +166,73 @@ class Preparer:
         else:
             self._seen.spare(reject.id)
 
-    def _record(self, document: Document, *, whole: bool) -> Record:
-        headings = find_headings(document.text) if document.markdown else Headings()
-        spans = [Span(0, len(document.text))] if whole else self._cutter.cut(document.text, headings)
-        passages = tuple(
-            self._passage(document, headings, span, number, len(spans)) for number, span in enumerate(spans, start=1)
-        )
-        return Record(
-            id=document.record_id,
-            source=document.source,
-            place=document.place,
-            passages=passages,
-        )
 
-    def _passage(self, document: Document, headings: Headings, span: Span, number: int, passages: int) -> Passage:
-        # A record that has an id of its own is the same one wherever it stands.
-        place = document.place if document.id is None else {}
-        metadata = {**document.columns, SOURCE: document.source, **place}
-        if passages > 1:
-            metadata |= {"passage": number, "passages": passages}
-        text = document.text[span.start : span.end]
-        heading = headings.at(span.start + len(text) - len(text.lstrip()))
-        if heading is not None:
-            metadata["heading"] = heading
-        if document.pages:
-            metadata["page"] = bisect.bisect_right(document.pages, span.start)
-        return make_passage(passage_id(document.record_id, number, passages), text, metadata)
+class Preparer:
+    """Makes work of documents. One thread at a time."""
 
-    def _compare(self, records: list[Record]) -> Iterator[RecordChanges]:
-        if self._empty:
-            return (compare(record, {}) for record in records)
-        ids = list(dict.fromkeys(id for record in records for id in ids_to_look_up(record)))
-        stored = self._store.look_up(ids)
-        return (compare(record, stored) for record in records)
+    def __init__(self, *, cutter: Cutter, store: Store, claims: Claims, pace: Pace) -> None:
+        self._cutter, self._claims, self._pace = cutter, claims, pace
+        # Of one that is empty, nothing that is read can be there, since each id is read once.
+        self._store = None if store.count() == 0 else store
+
+    def prepare(self, found: Iterable[Document | Reject]) -> Iterator[Work]:
+        """The work of all documents, in order; what is refused is noted."""
+        batch = Batch(self._pace)
+        for block, size in blocks(found, documents=DOCUMENTS_A_BLOCK, size=BYTES_A_BLOCK):
+            batch.size += size
+            records = make_records([each for each in block if isinstance(each, Document)], self._cutter)
+            taken = self._claims.take(block, [len(record.passages) for record in records])
+            kept = [record for record, own in zip(records, taken, strict=True) if own]
+            for changes in compare_with(self._store, kept):
+                yield from batch.add(changes)
+            if not batch.passages:
+                yield batch.take()
+        yield batch.take()
 
 
-def _blocks(found: Iterable[Document | Reject]) -> Iterator[tuple[list[Document | Reject], int]]:
-    """(documents, bytes of their sources), so many at a time."""
+def make_records(documents: Sequence[Document], cutter: Cutter) -> list[Record]:
+    """Each document cut into its passages."""
+    fits = cutter.fits([document.text for document in documents])
+    return [_record(document, cutter, whole=whole) for document, whole in zip(documents, fits, strict=True)]
+
+
+def _record(document: Document, cutter: Cutter, *, whole: bool) -> Record:
+    headings = find_headings(document.text) if document.markdown else Headings()
+    spans = [Span(0, len(document.text))] if whole else cutter.cut(document.text, headings)
+    passages = tuple(
+        _passage(document, headings, span, number, len(spans)) for number, span in enumerate(spans, start=1)
+    )
+    return Record(id=document.record_id, source=document.source, place=document.place, passages=passages)
+
+
+def _passage(document: Document, headings: Headings, span: Span, number: int, passages: int) -> Passage:
+    # A record that has an id of its own is the same one wherever it stands.
+    place = document.place if document.id is None else {}
+    metadata = {**document.columns, SOURCE: document.source, **place}
+    if passages > 1:
+        metadata |= {"passage": number, "passages": passages}
+    text = document.text[span.start : span.end]
+    heading = headings.at(span.start + len(text) - len(text.lstrip()))
+    if heading is not None:
+        metadata["heading"] = heading
+    if document.pages:
+        metadata["page"] = bisect.bisect_right(document.pages, span.start)
+    return make_passage(passage_id(document.record_id, number, passages), text, metadata)
+
+
+def compare_with(store: Store | None, records: Sequence[Record]) -> list[RecordChanges]:
+    """What each record changes in the collection, None for one that has nothing of them."""
+    if store is None:
+        return [compare(record, {}) for record in records]
+    ids = list(dict.fromkeys(id for record in records for id in ids_to_look_up(record)))
+    stored = store.look_up(ids)
+    return [compare(record, stored) for record in records]
+
+
+def blocks(
+    found: Iterable[Document | Reject], *, documents: int, size: int
+) -> Iterator[tuple[list[Document | Reject], int]]:
+    """(documents, bytes of their sources): at most `documents`, and about `size` bytes of texts and sources, each."""
     block: list[Document | Reject] = []
     taken = held = 0
     for each in found:
@@ -207,7 +240,7 @@ def _blocks(found: Iterable[Document | Reject]) -> Iterator[tuple[list[Document 
         taken += each.size
         held += len(each.text) if isinstance(each, Document) else 0
         held += each.size
-        if len(block) >= DOCUMENTS_A_BLOCK or held >= BYTES_A_BLOCK:
+        if len(block) >= documents or held >= size:
             yield block, taken
             block, taken, held = [], 0, 0
     yield block, taken

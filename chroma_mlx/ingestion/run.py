@@ -12,10 +12,10 @@ import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ..errors import ConfigError, IngestStopped
-from ..progress import byte_bar
+from ..progress import Bar, byte_bar
 from ..rules import COUNT, SECONDS, optional, refusals
 from .cutting import Cutter
 from .finishing import carry_over, delete_gone
@@ -24,7 +24,7 @@ from .making import Maker
 from .opening import MARK, Opened, amend, switch
 from .passage import Document, Reject
 from .pipeline import Embedding, Writing, run_stages
-from .preparing import Pace, Preparer, read_files
+from .preparing import Claims, Pace, Preparer, read_files
 from .readers.rows import Columns
 from .rejects import Rejects
 from .report import Counts, IngestResult
@@ -63,11 +63,20 @@ class Options:
             raise ConfigError(found[0][1])
 
 
+class Crew(Protocol):
+    """Others who cut, embed and write the documents of an ingest."""
+
+    def work(self, ingest: Ingest, documents: Iterator[Document | Reject], claims: Claims, bar: Bar) -> None:
+        """Puts all documents into the ingest's collection, and what was done into its counts and rejects."""
+
+
 class Ingest:
     """The parts of one run, put together."""
 
-    def __init__(self, given: Sources | Iterable[Any], opened: Opened, options: Options) -> None:
-        self.given, self.opened, self.options = given, opened, options
+    def __init__(
+        self, given: Sources | Iterable[Any], opened: Opened, options: Options, *, crew: Crew | None = None
+    ) -> None:
+        self.given, self.opened, self.options, self.crew = given, opened, options, crew
         self.stop = threading.Event()
         client = opened.client
         self.retry = Retry(options.retry_seconds, remote=is_remote(opened.chroma, client), wait=self.stop.wait)
@@ -89,7 +98,7 @@ class Ingest:
                 self._mark("")
                 if journal is not None:
                     journal.forget()
-                embedding = Embedding(self.opened, retry=self.retry, rejects=self.rejects, pace=self.pace)
+                embedding = Embedding(self.opened, retry=self.retry, refuse=self.rejects.add, pace=self.pace)
                 self._stages(seen, journal, embedding)
                 replaced = self._finish(seen, embedding)
                 self._keep(seen, journal)
@@ -102,11 +111,13 @@ class Ingest:
 
     def _stages(self, seen: Seen, journal: Journal | None, embedding: Embedding) -> None:
         total = self.given.bytes() if isinstance(self.given, Sources) else None
-        preparer = Preparer(cutter=self.cutter, store=self.store, seen=seen, rejects=self.rejects, pace=self.pace)
+        claims, documents = Claims(seen, self.rejects), self._documents(seen, journal)
         with byte_bar(total, self.options.show_progress) as bar:
-            writing = Writing(self.store, self.counts, bar)
-            works = preparer.prepare(self._documents(seen, journal))
-            run_stages(works, embedding, writing, stop=self.stop)
+            if self.crew is not None:
+                self.crew.work(self, documents, claims, bar)
+                return
+            preparer = Preparer(cutter=self.cutter, store=self.store, claims=claims, pace=self.pace)
+            run_stages(preparer.prepare(documents), embedding, Writing(self.store, self.counts, bar), stop=self.stop)
 
     def _documents(self, seen: Seen, journal: Journal | None) -> Iterator[Document | Reject]:
         columns = self.options.columns

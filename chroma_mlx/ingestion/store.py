@@ -33,6 +33,12 @@ class Store:
             found.update(zip(answer["ids"], (each or {} for each in answer["metadatas"]), strict=True))
         return found
 
+    def records(self, ids: Sequence[str]) -> dict[str, tuple[str | None, dict[str, Any]]]:
+        """(text, metadata) of those ids that are there."""
+        answer = self._retry.call(self.chroma.get, ids=list(ids), include=["documents", "metadatas"])
+        rows = zip(answer["ids"], answer["documents"], answer["metadatas"], strict=True)
+        return {id: (text, metadata or {}) for id, text, metadata in rows}
+
     def put(self, changes: Sequence[Change], vectors: npt.NDArray[np.float32]) -> None:
         """Writes passages with their vectors, (len(changes), dimension); what is there is replaced."""
         for start in range(0, len(changes), self.max_batch):

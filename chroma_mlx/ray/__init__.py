@@ -1,0 +1,7 @@
+"""Ray: embedding and writing as steps of a Ray Data pipeline, and an ingest by several workers (extra `ray`)."""
+
+from .embedder import Embedder
+from .running import ingest
+from .writer import ChromaWriter
+
+__all__ = ["ChromaWriter", "Embedder", "ingest"]

@@ -1,0 +1,79 @@
+"""Ray itself: whether it is installed, a cluster to work in, and its errors in our words."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from ..errors import ChromaMLXError, EngineError, MissingPackage
+
+# Of the shared memory in which blocks wait, a worker's share; Ray's own choice is 30 % of the machine.
+OBJECTS_A_WORKER: Final = 128 * 2**20
+LEAST_OBJECTS: Final = 256 * 2**20
+# What Ray does not do for an ingest: report its use to its makers, and warn of a coming change of its defaults.
+ENVIRONMENT: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+def check_ray() -> None:
+    """Raises MissingPackage unless Ray is installed."""
+    if importlib.util.find_spec("ray") is None:
+        raise MissingPackage("ray", "'chroma-mlx[ray]'")
+
+
+def cores() -> int:
+    """How many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def cluster(address: str | None, *, workers: int, cpus: int) -> Iterator[Any]:
+    """Ray, connected: to the cluster at `address`, or with None to one on this machine for the time being.
+
+    One that the program is connected to already is used as it is, and left. Raises EngineError where it cannot be.
+    """
+    import ray
+
+    if ray.is_initialized():
+        yield ray
+        return
+    for name, value in ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "configure_logging": True}
+    own: dict[str, Any] = {
+        "address": "local",
+        "num_cpus": workers * cpus,
+        "include_dashboard": False,
+        "object_store_memory": max(LEAST_OBJECTS, workers * OBJECTS_A_WORKER),
+    }
+    try:
+        ray.init(**quiet, **(own if address is None else {"address": address}))
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        where = "on this machine" if address is None else f"at {address}"
+        raise EngineError(
+            f"There is no Ray {where} ({type(error).__name__}: {error}). Start one with `ray start --head` and name "
+            "its address, or leave the address out."
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def ray_errors(ray: Any) -> Iterator[None]:
+    """An error of a worker as it was raised there; of Ray's own EngineError."""
+    try:
+        yield
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, ChromaMLXError):
+            raise error.cause from error
+        raise EngineError(f"A worker failed: {error}") from error
+    except ray.exceptions.RayError as error:
+        raise EngineError(
+            f"Ray ended the work ({type(error).__name__}: {error}). What was written until then stays; once the "
+            "workers are well, run the same ingest again: it goes on from there."
+        ) from error
