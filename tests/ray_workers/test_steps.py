@@ -276,7 +276,7 @@ def test_the_snippets_of_the_page_run(port: int, tmp_path: Path) -> None:
         code = snippet.replace('Server(host="localhost")', f'Server(host="127.0.0.1", port={port})')
         code = code.replace('{"host": "localhost"}', f'{{"host": "127.0.0.1", "port": {port}}}')
         assert str(port) in code
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=300)
         assert done.returncode == 0, done.stderr
     assert client.get_collection("notes").count() == 1
     assert client.get_collection("articles").get()["metadatas"] == [{"n": 1}, {"n": 2}]
