@@ -1,7 +1,8 @@
 """Ray: embedding and writing as steps of a Ray Data pipeline, and an ingest by several workers (extra `ray`)."""
 
+from ..ingestion.clients import Server
 from .embedder import Embedder
 from .running import ingest
 from .writer import ChromaWriter
 
-__all__ = ["ChromaWriter", "Embedder", "ingest"]
+__all__ = ["ChromaWriter", "Embedder", "Server", "ingest"]

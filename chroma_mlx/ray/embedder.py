@@ -17,7 +17,8 @@ from .columns import Columns
 class Embedder:
     """For `Dataset.map_batches`: adds the vectors of a column of texts. Every worker loads the model, once.
 
-        ds.map_batches(Embedder, fn_constructor_kwargs={"model_name": "builtin"}, concurrency=2, num_cpus=1)
+        two = ray.data.ActorPoolStrategy(size=2)
+        ds.map_batches(Embedder, fn_constructor_kwargs={"model_name": "builtin"}, compute=two, num_cpus=1)
 
     A worker multiplies with as many threads as Ray gives it cores (`num_cpus`).
     """

@@ -25,9 +25,11 @@ from .columns import Columns
 class ChromaWriter:
     """For `Dataset.map_batches`: upserts records with the vectors that they have, into a collection that is there.
 
-        ds.map_batches(ChromaWriter, fn_constructor_args=["notes"], fn_constructor_kwargs={"host": "db"}, concurrency=2)
+        two = ray.data.ActorPoolStrategy(size=2)
+        ds.map_batches(ChromaWriter, fn_constructor_args=["notes"], fn_constructor_kwargs={"host": "db"}, compute=two)
 
-    What is written twice, as when Ray does a batch again, is there once. A server that goes away is waited for.
+    What is written twice, as when Ray does a batch again, is there once. As in any upsert of Chroma's, metadata are
+    added to those that a record has. A server that goes away is waited for.
     """
 
     def __init__(

@@ -61,7 +61,7 @@ def test_something_refused_is_status_3_and_a_file_of_rejects(
         (["-", "--path", "db"], "Standard input has no name to know its format by"),
         (["a.txt", "--path", "db", "--model", "quen3-0.6b-4bit"], "Did you mean 'qwen3-0.6b-4bit'?"),
         (["a.txt", "--path", "db", "--model", "builtin", "--passage-tokens", "300"], "longer than the model takes"),
-        (["a.txt", "--host", "127.0.0.1", "--port", "1"], "The Chroma server at 127.0.0.1:1 does not answer"),
+        (["a.txt", "--host", "127.0.0.1", "--port", "1"], "No Chroma server answers at http://127.0.0.1:1"),
     ],
 )
 def test_what_a_person_gets_wrong_is_explained_in_one_line(

@@ -140,7 +140,7 @@ def test_a_run_without_a_model_goes_on_with_that_of_the_new_collection(
     assert counts(run(client, embedding_function=None)) == {"unchanged": 30}
 
 
-def test_vectors_of_ones_own_and_a_function_that_is_not_here_are_migrated_too(client: ClientAPI) -> None:
+def test_vectors_that_were_made_elsewhere_are_replaced_by_those_of_the_texts(client: ClientAPI) -> None:
     own = client.create_collection("own", embedding_function=UserProvidedFunction())
     own.add(ids=["a"], documents=["one"], embeddings=[[1.0, 0.0]])
     assert counts(migrate("own", "new", client=client)) == {"added": 1, "embedded": 1}
@@ -261,5 +261,5 @@ def test_a_folder_without_a_database_is_refused_and_not_made(
 ) -> None:
     arguments = ["migrate", "--collection", "old", "--to", "new", "--path", str(tmp_path / "none")]
     assert main(arguments) == 1
-    assert "There is no database" in capsys.readouterr().err
+    assert "There is no Chroma database in" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
