@@ -34,8 +34,9 @@ class Span:
 class Cutter:
     """Cuts texts into passages of at most `size` tokens, each beginning with up to `overlap` of the one before.
 
-    What overlaps are whole words, sentences or paragraphs, and never what stands before a heading. Nothing but white
-    space is left out.
+    The library overlaps only where what it cuts by is short enough, which is every other time in Markdown. So it cuts
+    without, `overlap` tokens short of `size`, and finds the end of each passage that the next one begins with. Nothing
+    but white space is left out.
     """
 
     def __init__(self, count: CountTokens, *, size: int, overlap: int) -> None:
