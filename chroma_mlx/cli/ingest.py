@@ -32,8 +32,8 @@ def add_parser(commands: Any) -> None:
         help="put files and folders into a collection; again, and only what changed is embedded",
         description="Reads JSON lines, CSV, TSV, Parquet, text, Markdown, HTML and PDF, cuts what is long into "
         "passages, and embeds what is new or edited. An interrupted run goes on when it is started again. Exits with "
-        "3 when something was refused, which stands in the file of rejects with its reason. Parquet, HTML and PDF need "
-        "the extra: pip install 'chroma-mlx[ingest]'.",
+        "3 when something was refused, which stands in the file of rejects with its reason. Parquet, HTML, PDF and "
+        "texts that are too long for one passage need the extra: pip install 'chroma-mlx[ingest]'.",
     )
     parser.add_argument("source", nargs="+", metavar="SOURCE", help="a file, a folder, or - for standard input")
     parser.add_argument(

@@ -12,6 +12,7 @@ from typing import BinaryIO, Final
 from ..texts import surrogate_problem
 from .cutting import Cutter, Span
 from .diff import Change, RecordChanges, compare, ids_to_look_up
+from .headings import Headings, find_headings
 from .journal import Journal, sha_of
 from .passage import SOURCE, Document, Passage, Record, Reject, make_passage, passage_id
 from .readers.formats import FORMATS
@@ -21,7 +22,6 @@ from .report import Counts
 from .seen import Seen
 from .sources import File, Sources
 from .store import Store
-from .structure import Headings, find_headings
 
 # What is looked up together: documents, and bytes of them.
 DOCUMENTS_A_BLOCK: Final = 1_000
@@ -198,7 +198,9 @@ def make_records(documents: Sequence[Document], cutter: Cutter) -> list[Record]:
 
 def _record(document: Document, cutter: Cutter, *, whole: bool) -> Record:
     headings = find_headings(document.text) if document.markdown else Headings()
-    spans = [Span(0, len(document.text))] if whole else cutter.cut(document.text, headings)
+    spans = [Span(0, len(document.text))]
+    if not whole:
+        spans = cutter.cut(document.text, headings, markdown=document.markdown)
     passages = tuple(
         _passage(document, headings, span, number, len(spans)) for number, span in enumerate(spans, start=1)
     )

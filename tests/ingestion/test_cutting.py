@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import itertools
 import random
+import sys
 from collections.abc import Sequence
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chroma_mlx.errors import ConfigError
-from chroma_mlx.ingestion.cutting import Cutter
+from chroma_mlx.errors import ConfigError, MissingPackage
+from chroma_mlx.ingestion.cutting import CountTokens, Cutter
+from chroma_mlx.ingestion.headings import Headings, find_headings
 from chroma_mlx.ingestion.making import builtin_ruler
-from chroma_mlx.ingestion.structure import Headings, find_headings
 
 NONE = Headings()
 
@@ -23,22 +24,28 @@ def by_words(texts: Sequence[str]) -> list[int]:
     return [sum((len(word) + 9) // 10 for word in text.split()) for text in texts]
 
 
-def cut(text: str, *, size: int, overlap: int = 0, headings: Headings = NONE) -> list[str]:
-    spans = Cutter(by_words, size=size, overlap=overlap).cut(text, headings)
+def cut(text: str, *, size: int, overlap: int = 0, markdown: bool = False) -> list[str]:
+    headings = find_headings(text) if markdown else NONE
+    spans = Cutter(by_words, size=size, overlap=overlap).cut(text, headings, markdown=markdown)
     return [text[span.start : span.end] for span in spans]
 
 
-def check(text: str, cutter: Cutter, headings: Headings = NONE) -> None:
+def check(text: str, cutter: Cutter, *, markdown: bool) -> None:
     """Every character that is no white space is in a passage, in order, and none is too long."""
-    spans = cutter.cut(text, headings)
+    spans = cutter.cut(text, find_headings(text) if markdown else NONE, markdown=markdown)
     covered = 0
     for span in spans:
         assert text[covered : span.start].strip() == "", f"{text[covered : span.start]!r} is in no passage"
-        assert span.end > covered
+        assert text[covered : span.end].strip() != "", f"{text[span.start : span.end]!r} adds nothing"
         covered = span.end
     assert text[covered:].strip() == ""
-    counts = cutter._count([text[span.start : span.end] for span in spans])
-    assert max(counts, default=0) <= cutter.size
+    passages = [text[span.start : span.end] for span in spans]
+    long = [
+        passage
+        for passage, tokens in zip(passages, cutter._count(passages), strict=True)
+        if tokens > cutter.size and len(passage) > 1
+    ]
+    assert not long
 
 
 @settings(max_examples=150, deadline=None)
@@ -46,13 +53,15 @@ def check(text: str, cutter: Cutter, headings: Headings = NONE) -> None:
     text=st.text(alphabet=st.sampled_from("ab. \n二é#`-="), max_size=300),
     size=st.integers(1, 12),
     overlap=st.integers(0, 6),
+    markdown=st.booleans(),
 )
-def test_no_token_is_left_out_and_no_passage_is_too_long(text: str, size: int, overlap: int) -> None:
-    check(text, Cutter(by_words, size=size, overlap=min(overlap, size // 2)), find_headings(text))
+def test_no_token_is_left_out_and_no_passage_is_too_long(text: str, size: int, overlap: int, markdown: bool) -> None:
+    check(text, Cutter(by_words, size=size, overlap=min(overlap, size // 2)), markdown=markdown)
 
 
-@pytest.mark.parametrize("size", [8, 30, 254])
-def test_the_models_own_tokens_are_covered_and_counted(size: int) -> None:
+@pytest.mark.parametrize("markdown", [False, True])
+@pytest.mark.parametrize("size", [2, 8, 30, 254])
+def test_the_models_own_tokens_are_covered_and_counted(size: int, markdown: bool) -> None:
     random.seed(size)
     words = [
         "tokenisation",
@@ -61,20 +70,26 @@ def test_the_models_own_tokens_are_covered_and_counted(size: int) -> None:
         "二三四五",
         "https://example.org/a?b=c",
         "\n\n",
+        "\n\n# Heading\n\n",
+        "\n- item",
         "end.",
         "x" * 200,
         "👩‍🚀",
     ]
-    text = " ".join(random.choices(words, k=2_000))
-    check(text, Cutter(builtin_ruler().count, size=size, overlap=size // 8))
+    text = " ".join(random.choices(words, k=400))
+    check(text, Cutter(builtin_ruler().count, size=size, overlap=size // 8), markdown=markdown)
+
+
+def overlap_of(one: str, next: str) -> int:
+    """How many words a passage begins with that the one before ends with."""
+    first, second = one.split(), next.split()
+    return max(count for count in range(len(first) + 1) if first[len(first) - count :] == second[:count])
 
 
 def test_a_passage_begins_with_the_end_of_the_one_before() -> None:
     text = " ".join(f"word{number}" for number in range(100))
-    passages = cut(text, size=10, overlap=3)
-    for one, next in itertools.pairwise(passages):
-        assert one.split()[-3:] == next.split()[:3]
-    assert len(passages) == 14
+    for one, next in itertools.pairwise(cut(text, size=10, overlap=3)):
+        assert 1 <= overlap_of(one, next) <= 3
 
 
 def test_without_overlap_no_word_is_twice() -> None:
@@ -82,42 +97,73 @@ def test_without_overlap_no_word_is_twice() -> None:
     assert " ".join(cut(text, size=7)).split() == text.split()
 
 
-def test_an_overlap_begins_at_a_sentence_where_one_begins() -> None:
+def test_an_overlap_is_of_whole_sentences_where_one_fits() -> None:
     text = "One two three four five. Six seven. " * 6
-    passages = cut(text, size=10, overlap=4)
-    assert all(passage.startswith(("One", "Six")) for passage in passages)
+    passages = cut(text, size=14, overlap=4)
+    assert len(passages) > 3
+    assert all(passage.startswith("Six seven. One") for passage in passages[1:])
 
 
-def test_a_cut_is_at_the_best_place_of_the_second_half() -> None:
-    assert cut("a b c d e f. g h i j k l", size=8) == ["a b c d e f.", "g h i j k l"]
-    assert cut("a b c d e. f\n\ng h i j k l", size=8) == ["a b c d e. f", "g h i j k l"]
-    assert cut("a b\n\nc d e f g h i j", size=8) == ["a b\n\nc d e f g h", "i j"]
+def test_a_heading_alone_goes_with_what_is_below_it() -> None:
+    text = "# Guide\n\n## Install\n\n" + "a b c d e f g h. " * 3
+    assert cut(text, size=15, overlap=5, markdown=True)[0].startswith("# Guide\n\n## Install\n\na b c")
+
+
+def test_a_cut_is_at_a_paragraph_before_a_sentence_and_at_a_sentence_before_a_word() -> None:
+    assert cut("A b c d e f. G h i j k l", size=8) == ["A b c d e f.", "G h i j k l"]
+    assert cut("A b c d e. F\n\ng h i j k l", size=8) == ["A b c d e. F", "g h i j k l"]
+    assert cut("A b\n\nc d e f g h i j", size=8) == ["A b", "c d e f g h i j"]
 
 
 def test_a_heading_begins_a_passage_and_nothing_overlaps_it() -> None:
-    text = "# One\n\na b c d e f\n\n# Two\n\ng h i j k l"
-    assert cut(text, size=10, overlap=4, headings=find_headings(text)) == [
-        "# One\n\na b c d e f",
-        "# Two\n\ng h i j k l",
+    text = "# One\n\na b c d\n\ne f\n\n# Two\n\ng h i j\n\nk l\n\nm n o p"
+    assert cut(text, size=12, overlap=4, markdown=True) == [
+        "# One\n\na b c d\n\ne f",
+        "# Two\n\ng h i j\n\nk l",
+        "k l\n\nm n o p",
     ]
 
 
-def test_chinese_is_cut_between_any_characters() -> None:
+def test_chinese_is_cut_between_sentences() -> None:
     text = "二三四五六七八九十。" * 10
     spans = Cutter(lambda texts: [len(each) for each in texts], size=20, overlap=0).cut(text, NONE)
     assert [text[span.start : span.end] for span in spans] == ["二三四五六七八九十。" * 2] * 5
 
 
-def test_a_long_text_takes_time_in_proportion() -> None:
-    counted = [0]
+def test_where_a_long_text_is_cut_in_stretches_no_passage_shows_it() -> None:
+    text = " ".join(f"w{number}" for number in range(20_000))
+    assert {len(passage.split()) for passage in cut(text, size=50)} == {50}
+    passages = cut(text, size=50, overlap=5)
+    assert all(1 <= overlap_of(one, next) <= 5 for one, next in itertools.pairwise(passages))
 
-    def count(texts: Sequence[str]) -> list[int]:
-        counted[0] += sum(map(len, texts))
-        return by_words(texts)
 
-    text = " ".join(f"w{number}" for number in range(50_000))
-    Cutter(count, size=100, overlap=10).cut(text, NONE)
-    assert counted[0] < 3 * len(text)  # each word once, each passage once
+def test_white_space_without_end_is_no_passage_and_loses_none() -> None:
+    gap = " " * 3_000 + "\n" * 3_000
+    assert cut(f"{gap}one two{gap}three{gap}", size=2) == ["one two", "three"]
+
+
+@pytest.mark.parametrize("text", ["word " * 20_000, "word\n" * 20_000 + "\n\nend", "x" * 100_000])
+def test_a_long_text_takes_time_in_proportion(text: str) -> None:
+    counted = [0, 0]
+
+    def counting(place: int) -> CountTokens:
+        def count(texts: Sequence[str]) -> list[int]:
+            counted[place] += sum(map(len, texts))
+            return by_words(texts)
+
+        return count
+
+    for place, part in enumerate((text[: len(text) // 2], text)):
+        Cutter(counting(place), size=50, overlap=5).cut(part, NONE)
+    assert counted[1] < 2.2 * counted[0]
+
+
+def test_without_the_extra_only_what_is_too_long_for_one_passage_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "semantic_text_splitter", None)
+    cutter = Cutter(by_words, size=3, overlap=0)
+    assert cutter.fits(["one two three", "one two three four"]) == [True, False]
+    with pytest.raises(MissingPackage, match=r"pip install 'chroma-mlx\[ingest\]'"):
+        cutter.cut("one two three four", NONE)
 
 
 def test_a_short_text_is_known_to_fit_without_counting() -> None:

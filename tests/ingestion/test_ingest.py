@@ -17,7 +17,7 @@ from chromadb.api import ClientAPI
 from ingested import contents, numbered, write_jsonl
 
 from chroma_mlx import EmbeddingRouter, IngestResult, MockEmbeddingFunction, ingest
-from chroma_mlx.errors import ConfigError, EngineError, IngestStopped, InputError
+from chroma_mlx.errors import ConfigError, EngineError, IngestStopped, InputError, MissingPackage
 from chroma_mlx.ingestion.store import Store
 from chroma_mlx.router import Record
 
@@ -282,6 +282,18 @@ def test_a_source_that_is_not_there_or_has_no_known_ending_is_an_error(client: C
     (folder / "a.xyz").write_text("one")
     with pytest.raises(InputError, match=r"The format of .*a\.xyz' is not known"):
         run(folder / "a.xyz", client)
+
+
+def test_without_the_extra_short_texts_are_ingested_and_a_long_one_names_it(
+    client: ClientAPI, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "semantic_text_splitter", None)
+    (folder / "short.txt").write_text("one")
+    assert counts(run(folder, client, base=folder)) == {"added": 1}
+    (folder / "long.txt").write_text(long_text("it"))
+    with pytest.raises(MissingPackage, match=r"semantic-text-splitter .*pip install 'chroma-mlx\[ingest\]'"):
+        run(folder, client, base=folder, passage_tokens=100)
+    assert ids(client) == {"short.txt"}
 
 
 def test_collections_that_are_open_already_are_taken_as_they_are(client: ClientAPI) -> None:
