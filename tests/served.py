@@ -34,7 +34,7 @@ def options(**others: Any) -> ServerOptions:
 def client_of(given: ServerOptions) -> httpx.AsyncClient:
     """A client of an application with these options, in this process."""
     transport = httpx.ASGITransport(app=make_app(given))
-    return httpx.AsyncClient(transport=transport, base_url="http://server")
+    return httpx.AsyncClient(transport=transport, base_url="http://localhost")
 
 
 @dataclass

@@ -26,12 +26,15 @@ from .saved import SavedFunction
 Vectors = npt.NDArray[np.float32]
 
 URL: Final = "http://127.0.0.1:8200"
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 # Of one request, below what a server takes in one.
 TEXTS: Final = 256
 CHARACTERS: Final = 250_000
 # Seconds to come back in where a server does not say, doubled each time.
 FIRST_WAIT_S: Final = 0.1
 LONGEST_WAIT_S: Final = 5.0
+# What a platform's clock can wait for.
+MOST_SECONDS: Final = 1e6
 # Less than the 5 s after which uvicorn closes a connection, so that none is taken up that is being closed.
 LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=2.0)
 CONNECTION_LOST: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
@@ -81,9 +84,10 @@ class RemoteEmbeddingFunction(SavedFunction):
         self.model_name, self.url, self.dimension = model_name, url, dimension
         self.api_key_env_var, self.space, self.timeout_s = api_key_env_var, space, timeout_s
         self.validate_config(self.get_config())
-        if not timeout_s > 0:
+        if not isinstance(timeout_s, int | float) or not 0 < timeout_s < MOST_SECONDS:
             raise ConfigError(
-                f"timeout_s is {timeout_s!r}, which is not allowed. Set it to a number of seconds above 0."
+                f"timeout_s is {timeout_s!r}, which is not allowed. Set it to a number of seconds above 0, and below "
+                f"{MOST_SECONDS:.0f}."
             )
         self.url = url.rstrip("/")
         self._space = space
@@ -187,7 +191,7 @@ class RemoteEmbeddingFunction(SavedFunction):
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise RemoteError(
                 f"{self.url} answered {answer.status_code} with something that is no answer of chroma-mlx: {error}. "
-                "See what listens there."
+                "See what listens there; the url is the server's own, without /v1."
             ) from error
         if answer.status_code in NOT_VALID:
             if place := re.match(r"texts\[([0-9]+)\]", str(field)):
@@ -226,11 +230,22 @@ class RemoteEmbeddingFunction(SavedFunction):
             )
         return {"authorization": f"Bearer {key}"}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the connection, so that the function can be sent to another process."""
+        return {name: value for name, value in vars(self).items() if name not in ("_client", "_lock", "_pid")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """See __getstate__."""
+        vars(self).update(state)
+        self._client, self._pid, self._lock = None, 0, threading.Lock()
+
     def _connection(self) -> httpx.Client:
         """Kept, and made anew in a forked child."""
         with self._lock:
             if self._client is None or self._pid != os.getpid():
-                self._client, self._pid = httpx.Client(base_url=self.url, limits=LIMITS), os.getpid()
+                # A proxy of the environment would be given texts and key that never leave this machine.
+                own = httpx.URL(self.url).host not in LOOPBACK
+                self._client, self._pid = httpx.Client(base_url=self.url, limits=LIMITS, trust_env=own), os.getpid()
                 weakref.finalize(self, self._client.close)
             return self._client
 

@@ -24,7 +24,7 @@ from ..metrics import CONTENT_TYPE
 from . import bodies
 from .gate import Gate, problem_body, problem_of_route
 from .numbers import RequestNumbers
-from .options import ServerOptions
+from .options import LOOPBACK, ServerOptions
 from .problems import CLIENT_GONE, Problem, explain
 from .service import EmbeddingService
 from .shed import Shed
@@ -37,6 +37,7 @@ BLOCK: Final = 2**18
 
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     401: {"model": bodies.ProblemAnswer, "description": "The key is missing or wrong."},
+    403: {"model": bodies.ProblemAnswer, "description": "Asked by a name that is not this machine's, without a key."},
     404: {"model": bodies.ProblemAnswer, "description": "The model is not served here."},
     408: {"model": bodies.ProblemAnswer, "description": "The body did not come."},
     413: {"model": bodies.ProblemAnswer, "description": "The body, the number of texts or a text is too large."},
@@ -50,6 +51,7 @@ OPENAI_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     for status, text in (
         (400, "Not valid: `param` says what."),
         (401, "The key is missing or wrong."),
+        (403, "Asked by a name that is not this machine's, without a key."),
         (404, "The model is not served here."),
         (408, "The body did not come."),
         (413, "The body, the number of texts or a text is too large."),
@@ -84,6 +86,8 @@ def make_app(
         api_key=options.api_key,
         body_bytes=options.limits.body_bytes,
         observe=numbers.observe,
+        # A web page could have its own name lead here, and would be let in as if it were this machine's.
+        hosts=None if options.api_key or options.insecure else LOOPBACK | {options.host},
         routes=frozenset(route.path for route in app.routes if isinstance(route, Route)),
     )
     return app

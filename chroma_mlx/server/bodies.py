@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 TokenId = Annotated[int, Field(ge=0, lt=2**31)]
 # The first fault is enough: a body of 8 MiB may have millions, and each would be an object.
@@ -88,6 +88,23 @@ class ProblemAnswer(BaseModel):
     request_id: str | None = None
 
 
+def _form_of(given: Any) -> str:
+    """Which form of `input` it is meant to be, by its first item: so an error is about that form alone."""
+    if not isinstance(given, list):
+        return "text"
+    first = given[0] if given else ""
+    return "ids" if type(first) is int else "rows" if isinstance(first, list) else "texts"
+
+
+Input = Annotated[
+    Annotated[str, Tag("text")]
+    | Annotated[Texts, Tag("texts")]
+    | Annotated[TokenIds, Tag("ids")]
+    | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True), Tag("rows")],
+    Discriminator(_form_of),
+]
+
+
 class OpenAIBody(BaseModel):
     """`POST /v1/embeddings`, as OpenAI has it; keys of newer clients are ignored, as it does.
 
@@ -96,9 +113,7 @@ class OpenAIBody(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True)
 
-    input: str | Texts | TokenIds | Annotated[list[TokenIds], Field(min_length=1, fail_fast=True)] = Field(
-        description="A text, texts, the token ids of a text, or of several."
-    )
+    input: Input = Field(description="A text, texts, the token ids of a text, or of several.")
     model: str
     dimensions: int | None = Field(None, ge=1, le=65_536)
     encoding_format: Literal["float", "base64"] = "float"

@@ -36,6 +36,18 @@ NO_KEY: Final = Problem(
     message="The key is missing or wrong. Send it as `Authorization: Bearer KEY` or `X-API-Key: KEY`.",
 )
 
+WRONG_HOST: Final = Problem(
+    status=403,
+    code="host_not_allowed",
+    message="Without a key the server answers only where it is asked by this machine's own names, such as localhost.",
+)
+
+
+def is_host(given: str, hosts: Collection[str]) -> bool:
+    """Whether a Host header names one of `hosts`, or nothing. A page that a browser took from elsewhere names that."""
+    name = given.partition("]")[0].removeprefix("[") if given.startswith("[") else given.partition(":")[0]
+    return not name or name.lower() in hosts
+
 
 def has_key(headers: Mapping[str, str], key: str | None) -> bool:
     """Whether headers, or the metadata of a gRPC call, hold the key; None asks for none."""
@@ -56,13 +68,21 @@ def request_id_of(headers: Mapping[str, str]) -> str:
 class Gate:
     """ASGI middleware. `observe` is called with the route, the status and the seconds of every request.
 
-    routes: the paths that there are.
+    routes: the paths that there are; `hosts` the names that the server is asked by, None for any.
     """
 
     def __init__(
-        self, app: ASGIApp, *, api_key: str | None, body_bytes: int, observe: Observe, routes: Collection[str]
+        self,
+        app: ASGIApp,
+        *,
+        api_key: str | None,
+        body_bytes: int,
+        observe: Observe,
+        routes: Collection[str],
+        hosts: Collection[str] | None,
     ) -> None:
         self._app, self._key, self._body_bytes, self._observe, self._routes = app, api_key, body_bytes, observe, routes
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -112,6 +132,8 @@ class Gate:
     def _refusal(self, path: str, headers: Headers) -> Problem | None:
         if path not in OPEN_PATHS and not has_key(headers, self._key):
             return NO_KEY
+        if self._hosts is not None and path not in OPEN_PATHS and not is_host(headers.get("host", ""), self._hosts):
+            return WRONG_HOST
         length = headers.get("content-length", "")
         if length.isdecimal() and int(length) > self._body_bytes:
             return self._too_large()

@@ -112,7 +112,9 @@ class GRPCServer:
         about["tokens"] = about.get("tokens", 0) + answer.tokens
         about["model"] = answer.model
         usage = messages.Usage(tokens=answer.tokens, milliseconds=round(answer.milliseconds, 3))
-        response = messages.EmbedResponse(dimension=answer.dimension, model=answer.model, usage=usage)
+        response = messages.EmbedResponse(
+            dimension=answer.dimension, model=answer.model, usage=usage, space=answer.space
+        )
         return messages.with_vectors(response, answer.vectors)
 
     async def _model_info(self, data: bytes, about: dict[str, Any]) -> bytes:
@@ -120,7 +122,6 @@ class GRPCServer:
         found = [self._service.model(request.model)] if request.HasField("model") else self._service.models()
         for model in found:
             model["is_default"] = model.pop("default")
-            del model["space"]
         response = messages.ModelInfoResponse(models=[messages.Model(**model) for model in found])
         return bytes(response.SerializeToString())
 

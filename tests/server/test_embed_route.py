@@ -352,3 +352,18 @@ async def test_a_client_that_leaves_before_its_body_came_is_no_failure_of_the_se
     await app.make_app(options())(scope, receive, send)
     assert sent[0]["status"] == 499
     assert "request failed" not in caplog.text
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:8200", "[2001:db8::1]:8200", "127.0.0.1.evil.example"])
+async def test_without_a_key_a_page_of_another_name_gets_nothing(host: str) -> None:
+    for others, status in (({}, 403), ({"api_key": "k"}, 200), ({"insecure": True}, 200)):
+        async with client_of(options(**others)) as client:
+            headers = {"host": host, "x-api-key": "k"}
+            answer = await client.post("/embed", json={"texts": ["a"]}, headers=headers)
+            assert answer.status_code == status, answer.text
+            assert (await client.get("/health", headers=headers)).status_code == 200
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:8200", "127.0.0.1:8200", "[::1]:8200"])
+async def test_this_machines_names_are_answered(client: httpx.AsyncClient, host: str) -> None:
+    assert (await client.post("/embed", json={"texts": ["a"]}, headers={"host": host})).status_code == 200

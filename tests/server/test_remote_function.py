@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import json
+import pickle
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -331,3 +333,24 @@ async def test_a_cancelled_call_does_not_hold_up_the_program(scripted: Callable[
     await asyncio.wait({call})
     assert call.cancelled()
     await asyncio.wait_for(loop.shutdown_default_executor(), 30)  # which waits for its threads
+
+
+def test_a_proxy_of_the_environment_is_given_nothing_that_stays_on_this_machine(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert RemoteEmbeddingFunction("builtin", url=served.url).encode(["a"]).shape == (1, 256)
+
+
+def test_the_function_can_be_sent_to_another_process(served: Served) -> None:
+    function = RemoteEmbeddingFunction("builtin", url=served.url)
+    first = function.encode(["a"])
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(function)).encode(["a"]), first)
+    np.testing.assert_array_equal(copy.deepcopy(function).encode(["a"]), first)
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "5", None])
+def test_a_time_that_cannot_be_waited_for_is_refused(seconds: Any) -> None:
+    with pytest.raises(ConfigError, match=r"timeout_s is .*, which is not allowed"):
+        RemoteEmbeddingFunction("builtin", timeout_s=seconds)
