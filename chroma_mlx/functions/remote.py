@@ -35,7 +35,7 @@ FIRST_WAIT_S: Final = 0.1
 LONGEST_WAIT_S: Final = 5.0
 # What a platform's clock can wait for.
 MOST_SECONDS: Final = 1e6
-# Less than the 5 s after which uvicorn closes a connection, so that none is taken up that is being closed.
+# Less than the time after which any server closes a connection, so that none is taken up that is being closed.
 LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=2.0)
 CONNECTION_LOST: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 BUSY: Final = (429, 503)

@@ -26,6 +26,8 @@ from .service import EmbeddingService
 
 # What is under way when the server is told to stop has so long to end.
 DRAIN_SECONDS: Final = 30
+# A connection is kept so long between two requests: longer than clients do, so that none asks on one being closed.
+IDLE_SECONDS: Final = 75
 # Connections that wait to be accepted.
 BACKLOG: Final = 2048
 # Longest that a thread keeps the interpreter while others want it.
@@ -99,6 +101,8 @@ async def _serve(options: ServerOptions, listening: socket.socket, service: Embe
         log_config=None,
         server_header=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_keep_alive=IDLE_SECONDS,
+        proxy_headers=False,
     )
     server, failed = _Server(config, service, by_grpc), False
     told.tell(server)
