@@ -72,8 +72,8 @@ class Journal:
 
 
 def sha_of(file: File) -> str | None:
-    """The SHA-256 of a file's bytes; None of standard input, and of what cannot be read."""
-    if file.path is None:
+    """The SHA-256 of a file's bytes; None of standard input and pipes, and of what cannot be read."""
+    if file.path is None or not file.path.is_file():
         return None
     try:
         with file.path.open("rb") as opened:

@@ -5,21 +5,30 @@ from __future__ import annotations
 import json
 import threading
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from ..errors import ConfigError
 from .passage import Reject
+from .readers.rows import MAX_LINE_BYTES
 from .report import REJECTS_HELD
+
+# What every line of the file has.
+OWN: Final = ("source", "id", "reason", "record")
 
 
 class Rejects:
     """Counts and writes rejects; safe from any thread. The file of an earlier run is replaced by the first one."""
 
     def __init__(self, path: Path | None) -> None:
-        """Raises ConfigError where the file could not be written."""
+        """Raises ConfigError where the file could not be written, or is another's."""
         if path is not None and not path.parent.is_dir():
             raise ConfigError(
                 f"There is no folder {str(path.parent)!r} for the rejects. Make it, or name another file."
+            )
+        if path is not None and path.is_file() and not _is_ours(path):
+            raise ConfigError(
+                f"{str(path)!r} is there already, and is no file of rejects, which would be written over it. Name "
+                "another file for them."
             )
         self.path = path
         self.count = 0
@@ -52,3 +61,14 @@ class Rejects:
     def written(self) -> str | None:
         """The file's name, if anything was refused."""
         return str(self.path) if self.path is not None and self.count else None
+
+
+def _is_ours(path: Path) -> bool:
+    """Whether a file is empty, or begins with a line as `Rejects` writes them."""
+    try:
+        with path.open("rb") as file:
+            line = file.readline(MAX_LINE_BYTES)
+        found = json.loads(line) if line else dict.fromkeys(OWN)
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and set(OWN) <= set(found)

@@ -52,7 +52,8 @@ class Sources:
         if not formats:
             raise InputError(
                 f"There is nothing to ingest in {', '.join(self.named) or 'no source'}: no file has a known ending "
-                f"({', '.join(BY_ENDING)}) or fits the globs. Set --format and --glob to say what to read."
+                f"({', '.join(BY_ENDING)}) or fits the globs. Set --format and --glob to say what to read. (An empty "
+                "folder is not taken for one whose files are all gone: it may not be mounted.)"
             )
         for format in sorted(formats):
             FORMATS[format].check()
@@ -96,7 +97,9 @@ class Sources:
                     self.skip is not None and os.path.abspath(path) == os.path.abspath(self.skip)
                 ):
                     continue
-                if self._fits(os.path.relpath(path, folder)):
+                # Whoever opened a pipe would wait for somebody to write to it.
+                regular = os.path.isfile(path) or not os.path.exists(path)
+                if regular and self._fits(os.path.relpath(path, folder)):
                     yield path
 
     def _fits(self, relative: str) -> bool:

@@ -379,3 +379,29 @@ def test_a_database_that_fails_ends_the_run_and_the_next_goes_on(
     stored = len(ids(client))
     assert 0 < stored < 100
     assert counts(run(texts, client)) == {"unchanged": stored, "added": 100 - stored}
+
+
+@pytest.mark.parametrize("content", ["bad\n", '{"text": "mine"}\n', "[1]\n"])
+def test_rejects_are_never_written_over_a_file_of_the_users(client: ClientAPI, tmp_path: Path, content: str) -> None:
+    source = tmp_path / "source.jsonl"
+    source.write_text(content)
+    with pytest.raises(ConfigError, match="is there already, and is no file of rejects"):
+        ingest(source, "notes", client=client, embedding_function=MockEmbeddingFunction(8), rejects=source)
+    assert source.read_text() == content
+
+
+def test_rejects_replace_those_of_an_earlier_run(client: ClientAPI, tmp_path: Path) -> None:
+    source, rejects = tmp_path / "source.jsonl", tmp_path / "rejects.jsonl"
+    source.write_text("bad\n")
+    for _ in range(2):
+        done = ingest(source, "notes", client=client, embedding_function=MockEmbeddingFunction(8), rejects=rejects)
+        assert done.failed == 1
+        assert len(rejects.read_text().splitlines()) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_in_a_folder_is_not_waited_for(client: ClientAPI, tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    os.mkfifo(tmp_path / "b.txt")
+    done = ingest(tmp_path, "notes", client=client, embedding_function=MockEmbeddingFunction(8))
+    assert (done.added, done.failed) == (1, 0)
