@@ -39,11 +39,11 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Writes the file, shows it until it is interrupted, and removes it."""
     from ..collections.map_file import TEXT, write_map
-    from ..collections.pages import space_of
     from ..collections.parquet import need_pyarrow
     from ..collections.viewer import command, find_port, find_tool, show
     from ..collections.whole_file import check_writable
     from ..database import find_collection
+    from ..router.target import space_of
 
     need_pyarrow()
     tool, port = find_tool(), find_port(options.map_port)

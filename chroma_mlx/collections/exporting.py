@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..progress import progress_bar
 from ..router.matching import FINGERPRINT_KEY, read_fingerprint
-from ..router.target import SPACE_KEY
-from .pages import read_pages, space_of
+from ..router.target import SPACE_KEY, index_of, space_of
+from .pages import read_pages
 from .parquet import Origin, need_pyarrow, schema_of, to_batch
 from .whole_file import check_writable, whole_file
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 def origin_of(collection: Collection) -> Origin:
     """What the collection is, beside its records. Raises CollectionMismatch for a damaged fingerprint."""
-    configuration: dict[str, Any] = dict(collection.configuration_json)
-    index = configuration.get("hnsw") or configuration.get("spann") or {}
     metadata = {key: value for key, value in (collection.metadata or {}).items() if key != SPACE_KEY}
     fingerprint = read_fingerprint(collection.name, metadata)
     metadata.pop(FINGERPRINT_KEY, None)
@@ -27,8 +25,8 @@ def origin_of(collection: Collection) -> Origin:
         collection=collection.name,
         dimension=collection.get_model()["dimension"],
         space=space_of(collection),
-        function=configuration.get("embedding_function"),
-        index={key: value for key, value in index.items() if key != "space" and value is not None},
+        function=dict(collection.configuration_json).get("embedding_function"),
+        index={key: value for key, value in index_of(collection).items() if key != "space" and value is not None},
         metadata=metadata,
         fingerprint=fingerprint,
     )

@@ -11,7 +11,7 @@ from ..errors import ChromaMLXError
 from ..functions import MLXEmbeddingFunction
 from ..router.embedders import MLXEmbedder
 from ..router.matching import read_fingerprint
-from .pages import space_of
+from ..router.target import space_of
 from .saved_function import build_function, function_in_words, has_function
 
 if TYPE_CHECKING:

@@ -93,13 +93,6 @@ def take_ids(page: Page, ids: Sequence[str]) -> Page:
     return take(page, [places[id] for id in ids])
 
 
-def space_of(collection: Collection) -> str:
-    """How Chroma compares a collection's vectors: "cosine", "ip" or "l2"."""
-    configuration = collection.configuration_json
-    index = configuration.get("hnsw") or configuration.get("spann") or {}
-    return str(index.get("space") or "l2")
-
-
 def _page(found: Any) -> Page:
     count = len(found["ids"])
     given = found.get("embeddings")

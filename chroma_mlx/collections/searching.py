@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, DimensionMismatch, InputError
 from ..router.results import Hits, read_results
+from ..router.target import space_of
 from ..router.vectors import check_query_vectors, read_vector
-from .pages import space_of
 from .saved_function import build_function, has_function
 
 if TYPE_CHECKING:

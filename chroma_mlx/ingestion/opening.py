@@ -17,7 +17,7 @@ from ..router.matching import FINGERPRINT_KEY
 from ..router.opening import open_target
 from ..router.report import UsageCounter
 from ..router.steps import run
-from ..router.target import SPACE_KEY, Target
+from ..router.target import SPACE_KEY, Target, space_of
 from .making import FunctionMaker, Maker, RouterMaker, function_of_handle, maker_of, maker_of_config
 
 # In a collection's metadata: what the last complete ingest left, "" while one is under way.
@@ -55,12 +55,6 @@ class Opened:
         """With the first text: stores what makes the vectors."""
         if self.target is not None:
             run(self.target.sign())
-
-
-def space_of(chroma: Any) -> str:
-    """How Chroma compares the vectors of a collection."""
-    index = chroma.configuration_json.get("hnsw") or chroma.configuration_json.get("spann") or {}
-    return str(index.get("space") or "l2")
 
 
 def find(client: Any, name: str) -> Any | None:
@@ -211,10 +205,9 @@ def _inherited(old: Any) -> dict[str, Any]:
     """What a collection takes over from the one that it replaces: metadata, and how it compares vectors."""
     dropped = (FINGERPRINT_KEY, MARK, READY, SPACE_KEY)
     metadata = {key: value for key, value in (old.metadata or {}).items() if key not in dropped}
-    space = (old.configuration_json.get("hnsw") or {}).get("space")
     return {
         **({"metadata": metadata} if metadata else {}),
-        **({"configuration": {"hnsw": {"space": space}}} if space else {}),
+        "configuration": {"hnsw": {"space": space_of(old)}},
     }
 
 

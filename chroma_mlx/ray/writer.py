@@ -12,11 +12,12 @@ import numpy.typing as npt
 from ..database import Server, read_token
 from ..errors import ConfigError, DimensionMismatch, InputError
 from ..ingestion.diff import Change
-from ..ingestion.opening import find, space_of
+from ..ingestion.opening import find
 from ..ingestion.passage import Passage
 from ..ingestion.retry import Retry
 from ..ingestion.run import max_batch_of
 from ..ingestion.store import Store
+from ..router.target import space_of
 from ..router.vectors import vector_problems
 from ..texts import surrogate_problem
 from .columns import Columns

@@ -25,6 +25,17 @@ SPACE_KEY = "hnsw:space"
 RECORDS_A_CALL = 1_000
 
 
+def index_of(chroma: Any) -> dict[str, Any]:
+    """The settings of a collection's index, whichever kind it is."""
+    configuration = chroma.configuration_json
+    return dict(configuration.get("hnsw") or configuration.get("spann") or {})
+
+
+def space_of(chroma: Any) -> str:
+    """How Chroma compares a collection's vectors: "cosine", "ip" or "l2"."""
+    return str(index_of(chroma).get("space") or "l2")
+
+
 @dataclass(slots=True, kw_only=True)
 class Target:
     """A collection of a client (plain or asynchronous), and who embeds for it.
@@ -51,9 +62,7 @@ class Target:
     @property
     def space(self) -> str:
         """How Chroma compares vectors here: "cosine", "ip" or "l2"."""
-        configuration = self.chroma.configuration_json
-        index = configuration.get("hnsw") or configuration.get("spann") or {}
-        return str(index.get("space") or "l2")
+        return space_of(self.chroma)
 
     def embed(self, texts: Sequence[str | None], kind: Kind) -> Steps[Embedded]:
         """The vectors of `texts`, and the tokens computed for them."""

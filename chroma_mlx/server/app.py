@@ -20,11 +20,12 @@ from starlette.routing import Route
 from .. import __version__
 from ..engine.encoder import Vectors
 from ..errors import ChromaMLXError
+from ..functions.remote import LOOPBACK
 from ..metrics import CONTENT_TYPE
 from . import bodies
 from .gate import Gate, problem_body, problem_of_route
 from .numbers import RequestNumbers
-from .options import LOOPBACK, ServerOptions
+from .options import ServerOptions
 from .problems import CLIENT_GONE, Problem, explain
 from .service import EmbeddingService
 from .shed import Shed

@@ -7,8 +7,8 @@ from typing import Final
 
 from ..config import EmbeddingConfig
 from ..errors import ConfigError
+from ..functions.remote import LOOPBACK
 
-LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 PORT: Final = 8200
 
 

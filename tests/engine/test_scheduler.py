@@ -7,8 +7,9 @@ import queue
 import random
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, Future
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -271,34 +272,39 @@ def test_a_thread_that_takes_no_more_jobs_is_told_to_who_waits() -> None:
     assert engine.scheduler.depth == (0, 0)
 
 
+@contextmanager
+def closing(engine: Engine, *, drain: bool) -> Iterator[threading.Thread]:
+    """A scheduler that another thread closes; it has, when all calls have ended."""
+    done = threading.Thread(target=engine.scheduler.close, kwargs={"drain": drain})
+    done.start()
+    while not engine.scheduler._closed:
+        pass
+    yield done
+    done.join(30)
+    assert not done.is_alive()
+
+
 @pytest.mark.parametrize("drain", [True, False])
 def test_closing_computes_what_waits_or_refuses_it(drain: bool) -> None:
     engine = Engine()
-    with engine.scheduler.call() as a:
+    with ExitStack() as ends, engine.scheduler.call() as a:
         future = engine.put(a, 1)
-        done = threading.Thread(target=engine.scheduler.close, kwargs={"drain": drain})
-        done.start()
-        while not engine.scheduler._closed:
-            pass
+        ends.enter_context(closing(engine, drain=drain))
         engine.turn()
         if drain:
             assert future.result(0).tolist() == [[1.0]]
         else:
             with pytest.raises(SchedulerClosed, match="no more texts"):
                 future.result(0)
-        if not drain:
             with pytest.raises(SchedulerClosed, match="no more texts"):
                 engine.put(a, 2)
 
 
 def test_a_call_under_way_goes_on_to_its_end_while_it_is_closed_and_no_other_begins() -> None:
     engine = Engine()
-    with engine.scheduler.call() as a:
+    with ExitStack() as ends, engine.scheduler.call() as a:
         first = engine.put(a, 1)
-        done = threading.Thread(target=engine.scheduler.close, kwargs={"drain": True})
-        done.start()
-        while not engine.scheduler._closed:
-            pass
+        done = ends.enter_context(closing(engine, drain=True))
         engine.turn()
         assert first.result(0).tolist() == [[1.0]]
         second = engine.put(a, 2)
@@ -307,8 +313,6 @@ def test_a_call_under_way_goes_on_to_its_end_while_it_is_closed_and_no_other_beg
         assert done.is_alive()
         with pytest.raises(SchedulerClosed, match="no more texts"), engine.scheduler.call():
             pass
-    done.join(30)
-    assert not done.is_alive()
 
 
 def test_64_threads_with_cancellations_and_failures_get_each_its_own_vectors_once() -> None:

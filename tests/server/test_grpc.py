@@ -342,7 +342,8 @@ async def test_health_follows_the_server(monkeypatch: pytest.MonkeyPatch) -> Non
         await asyncio.wait_for(stopping, 10)
 
 
-async def test_what_a_stream_has_sent_is_answered_when_the_server_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+def hold_embedding(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
+    """(that it was asked for, that it may go on) of whatever is embedded."""
     asked, go, real = asyncio.Event(), asyncio.Event(), Encoder.aembed
 
     async def wait(*arguments: Any, **others: Any) -> Any:
@@ -351,6 +352,11 @@ async def test_what_a_stream_has_sent_is_answered_when_the_server_stops(monkeypa
         return await real(*arguments, **others)
 
     monkeypatch.setattr(Encoder, "aembed", wait)
+    return asked, go
+
+
+async def test_what_a_stream_has_sent_is_answered_when_the_server_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, go = hold_embedding(monkeypatch)
     async with client_of() as (client, server):
         stream = client.stream()
         await stream.write(EmbedRequest(texts=["a"]))
@@ -370,14 +376,7 @@ async def test_what_a_stream_has_sent_is_answered_when_the_server_stops(monkeypa
 async def test_a_stream_that_has_all_its_answers_ends_well_though_the_server_stops(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    asked, go, real = asyncio.Event(), asyncio.Event(), Encoder.aembed
-
-    async def wait(*arguments: Any, **others: Any) -> Any:
-        asked.set()
-        await go.wait()
-        return await real(*arguments, **others)
-
-    monkeypatch.setattr(Encoder, "aembed", wait)
+    asked, go = hold_embedding(monkeypatch)
     async with client_of() as (client, server):
         stream = client.stream()
         await stream.write(EmbedRequest(texts=["a"]))
