@@ -71,7 +71,7 @@ class Ours(Peer):
 
     def _count(self, model: Any) -> None:
         """Counts the tokens of each forward pass, and of its groups of rows for attention, which alone pads."""
-        encoder = model.encoder
+        encoder = model.network.encoder
 
         class Counting:
             causal = encoder.causal
@@ -83,7 +83,7 @@ class Ours(Peer):
                 self.places += sum(len(each.keys) * each.positions.shape[1] for each in rows)  # G * R
                 return encoder(batch)
 
-        object.__setattr__(model, "encoder", Counting())
+        object.__setattr__(model.network, "encoder", Counting())
 
     def embed(self, texts: Sequence[str], instruction: str = "") -> Vectors:
         return self._function.encode(list(texts), "query" if instruction else "document")

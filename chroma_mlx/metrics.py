@@ -25,7 +25,7 @@ def register(registry: CollectorRegistry | None = None) -> None:
 
 
 def expose() -> bytes:
-    """The engine's metrics and those of the process in Prometheus' text format, CONTENT_TYPE.
+    """The engine's metrics and those of its process, or processes, in Prometheus' text format, CONTENT_TYPE.
 
     Raises MissingPackage without the extra.
     """
@@ -33,8 +33,16 @@ def expose() -> bytes:
     registry = client.CollectorRegistry()
     client.ProcessCollector(registry=registry)
     registry.register(_collector())
+    if (process := _engine_process()) is not None:
+        client.ProcessCollector(f"{PREFIX}_engine", pid=lambda: process, registry=registry)
     found: bytes = client.generate_latest(registry)
     return found
+
+
+def _engine_process() -> int | None:
+    from .engine.own_process import engine_process
+
+    return engine_process.pid
 
 
 def _client() -> Any:

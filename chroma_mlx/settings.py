@@ -105,6 +105,9 @@ class MachineSettings(_Checked):
         "wait", one_of("wait", "fail_fast"), "of a call beyond max_queue: wait for room, or fail_fast with QueueFull"
     )
     device: Literal["auto", "gpu", "cpu"] = setting("auto", one_of("auto", "gpu", "cpu"), "auto, gpu or cpu")
+    own_process: bool | None = setting(
+        None, optional(FLAG), "compute in a process of its own; null: only chroma-mlx serve does"
+    )
     auto_download: bool = setting(True, FLAG, "fetch a model that is not cached at first use")
     cache_dir: str | os.PathLike[str] | None = setting(
         None, optional(FOLDER), "where models are downloaded to; null is the Hugging Face cache"

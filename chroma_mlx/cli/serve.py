@@ -77,9 +77,11 @@ def run(options: argparse.Namespace) -> int:
     }
     names: list[dict[str, Any]] = [{"model_name": name} for name in options.model or []]
     settings = {"mode": "mlx"} | ({} if options.max_queue is None else {"max_queue": options.max_queue})
+    configs = [resolve(options.config, {**settings, **name}).config for name in names or [{}]]
     return run(
         ServerOptions(
-            configs=tuple(resolve(options.config, {**settings, **name}).config for name in names or [{}]),
+            # The event loop would hold up the model otherwise, and the other way round.
+            configs=tuple(replace(config, own_process=config.own_process is not False) for config in configs),
             host=options.host,
             port=options.port,
             grpc_port=options.grpc_port,

@@ -105,7 +105,7 @@ class Encoder:
         # A folder by its absolute path: "./model" is another model once the program has changed its folder.
         folder = local_folder(vectors.model_name)
         name = vectors.model_name if folder is None else str(folder)
-        self.spec = ModelSpec(name, machine.device, machine.cache_path)
+        self.spec = ModelSpec(name, machine.device, machine.cache_path, own_process=bool(machine.own_process))
         self._limits = Limits(
             max_texts=machine.max_queue,
             max_tokens=machine.max_queue_tokens,

@@ -54,7 +54,7 @@ class MLXThread:
         self._pid = os.getpid()
 
     def submit(self, job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
-        """Queues `job`; its result or error comes through the future.
+        """Queues `job`, which does not need MLX started; its result or error comes through the future.
 
         Raises ForkedProcess when the thread was running in the parent of this process, since MLX's state
         does not survive a fork; EngineError when the interpreter is shutting down.
@@ -79,14 +79,14 @@ class MLXThread:
                 self._thread = threading.Thread(target=self._work, name="chroma-mlx", daemon=True)
                 self._thread.start()
                 atexit.register(self._stop)
-            self._jobs.put((future, functools.partial(_run_on_mlx, job, *args, **kwargs)))
+            self._jobs.put((future, functools.partial(job, *args, **kwargs)))
         return future
 
     def run(self, job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Runs `job` on the thread and waits for it; from the thread itself, at once."""
+        """Starts MLX if it is not yet, runs `job` on the thread and waits for it; from the thread itself, at once."""
         if threading.current_thread() is self._thread:
             return job(*args, **kwargs)
-        return self.submit(job, *args, **kwargs).result()
+        return self.submit(_run_on_mlx, functools.partial(job, *args, **kwargs)).result()
 
     def _work(self) -> None:
         while (item := self._next_job()) is not None:
@@ -133,9 +133,15 @@ def _release_memory() -> None:
         trim(0)
 
 
-def _run_on_mlx(job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+def mlx_memory() -> tuple[int, int]:
+    """The bytes that MLX has in use in this process, and those that it keeps for reuse."""
+    mx = sys.modules.get("mlx.core")  # before the first text it may not be loaded
+    return (0, 0) if mx is None else (mx.get_active_memory(), mx.get_cache_memory())
+
+
+def _run_on_mlx(job: Callable[[], R]) -> R:
     _start_mlx()
-    return job(*args, **kwargs)
+    return job()
 
 
 @functools.cache

@@ -3,101 +3,71 @@
 from __future__ import annotations
 
 import os
-import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import use_threads_for
-from ..checkpoint import Checkpoint, open_checkpoint, sound_values
+from ..checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.cache import keep_within, mark_used
-from ..checkpoint.dense import dense_shapes
-from ..checkpoint.fit import check_fit
 from ..checkpoint.locate import locate
-from ..errors import CheckpointDiffers, CheckpointError, CorruptCheckpoint, EngineError
-from ..models.architecture import Encoder, find_architecture, find_defaults
+from ..errors import CheckpointDiffers, CheckpointError
+from ..models.architecture import find_defaults
 from ..models.defaults import Defaults
 from ..models.groups import GROUP_PADDING
 from ..models.known import find_known
 from .mlx_thread import mlx_thread
-from .prompts import Prompts, is_reusable
+from .network import Network, choose_device, load_network
+from .own_process import engine_process
+from .prompts import is_reusable
 from .stated import read_stated
 from .tokens import TokenIds, Tokenizer
-
-if TYPE_CHECKING:
-    import mlx.core as mx
-
-    from ..models.head import Head
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """What tells one loaded model from another."""
+    """What tells one loaded model from another; with `own_process` its weights are in a process of their own."""
 
     model_name: str
     device: str
     cache_path: Path | None
+    own_process: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A model in memory. `dimension` is its full width; `dtype` that of its activations.
-
-    `memory_bytes` is what its weights take.
-    """
+    """A model in memory, its weights in `network`."""
 
     checkpoint: Checkpoint
     defaults: Defaults
     tokenizer: Tokenizer
-    encoder: Encoder
-    head: Head
-    dimension: int
-    device: str
-    dtype: str
-    memory_bytes: int
-    prompts: Prompts
+    network: Network
 
-    def embed(
-        self, rows: list[TokenIds], *, pooling: str, skip: int, prompt: TokenIds | None = None
-    ) -> npt.NDArray[np.float32]:
-        """One forward pass, on the MLX thread. Returns (len(rows), dimension) float32, not normalised.
+    @property
+    def dimension(self) -> int:
+        """Its full width."""
+        return self.network.dimension
 
-        rows: token ids of each text, 1 or more each; `skip`: tokens at the start that are not pooled. What the
-        texts have of `prompt`, the tokens that most of them begin with, is computed once and reused.
-        """
-        import mlx.core as mx
+    @property
+    def device(self) -> str:
+        """What it computes on: "gpu" or "cpu"."""
+        return self.network.device
 
-        from ..models.batch import LIST_STEP, make_batch
-        from .pooling import mean, wanted_tokens
+    @property
+    def dtype(self) -> str:
+        """That of the activations."""
+        return self.network.dtype
 
-        lengths = np.array([len(row) for row in rows], dtype=np.int32)
-        wanted = wanted_tokens(lengths, pooling, skip)
-        padding, step = self.group_padding, LIST_STEP[self.device]
-        if self.device == "cpu":
-            # A layer's largest product: the feed-forward is some three times as wide as the model.
-            use_threads_for(2.0 * int(lengths.sum()) * self.dimension * 3 * self.dimension)
-        try:
-            with mx.stream(_mlx_device(self.device)):
-                prefix = None
-                if prompt is not None and self.reuses(prompt, pooling):
-                    prefix = self.prompts.prefix(self.encoder, prompt, rows)
-                batch = make_batch(rows, padding=padding, step=step, wanted=wanted, prefix=prefix)
-                hidden = self.encoder(batch)  # (T, H), or of the wanted tokens (B, H)
-                if wanted is None:
-                    hidden = mx.concatenate([mean(group.every, hidden, skip) for group in batch.groups])  # (B, H)
-                return np.array(self.head(hidden.astype(mx.float32)))  # (B, dimension)
-        except (RuntimeError, MemoryError) as error:
-            raise EngineError(
-                f"MLX failed on a batch of {len(rows)} texts of {sum(map(len, rows))} tokens: {error}. If memory ran "
-                "out, lower batch_tokens or max_tokens."
-            ) from error
+    @property
+    def memory_bytes(self) -> int:
+        """What its weights take."""
+        return self.network.memory_bytes
 
     @property
     def group_padding(self) -> int:
@@ -106,7 +76,38 @@ class Model:
 
     def reuses(self, prompt: TokenIds, pooling: str) -> bool:
         """Whether texts behind `prompt` cost only their own tokens."""
-        return is_reusable(prompt, causal=self.encoder.causal, pooling=pooling)
+        return is_reusable(prompt, causal=self.network.causal, pooling=pooling)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistantNetwork:
+    """Weights in the engine's process, by the `spec` that it knows them by there. See Network.
+
+    `weights_hash` is that of the checkpoint here: one that was exchanged meanwhile is not computed with.
+    """
+
+    spec: ModelSpec
+    weights_hash: str
+    dimension: int
+    device: str
+    dtype: str
+    memory_bytes: int
+    causal: bool
+
+    def embed(
+        self, rows: list[TokenIds], *, pooling: str, skip: int, prompt: TokenIds | None = None
+    ) -> npt.NDArray[np.float32]:
+        """See Network. Raises EngineError, and where the process had to load again what that raises."""
+        return engine_process.run(
+            _embed_here,
+            self.spec,
+            self.weights_hash,
+            np.concatenate(rows),
+            [len(row) for row in rows],
+            pooling=pooling,
+            skip=skip,
+            prompt=prompt,
+        )
 
 
 _models: dict[ModelSpec, Model] = {}
@@ -143,7 +144,8 @@ def get_model(
     """
     if (model := _models.get(spec)) is not None:
         return model
-    asked, spec = spec, replace(spec, device=mlx_thread.run(_choose_device, spec.device))
+    device = engine_process.run(_device_here, spec.device) if spec.own_process else _device_here(spec.device)
+    asked, spec = spec, replace(spec, device=device)
     with _registry_lock:
         lock = _locks.setdefault(spec, threading.Lock())
     with lock:
@@ -158,7 +160,7 @@ def get_model(
             )
             mark_used(folder)  # before it is read, so that no other process prunes it meanwhile
             started = time.perf_counter()
-            model = load_model(folder, device=spec.device)
+            model = load_model(folder, device=spec.device, there=spec if spec.own_process else None)
             on_load(time.perf_counter() - started)
             _report_differences(spec.model_name, model)
             _models[spec] = model
@@ -205,15 +207,21 @@ def unload_models() -> None:
         mx.clear_cache()
 
     if _models:
+        engine_process.close()
         mlx_thread.run(free)
 
 
-def load_model(folder: Path, *, device: str = "auto") -> Model:
-    """Loads the checkpoint in `folder`; `device` is "auto", "gpu" or "cpu"."""
+def load_model(folder: Path, *, device: str = "auto", there: ModelSpec | None = None) -> Model:
+    """Loads the checkpoint in `folder`; `device` is "auto", "gpu" or "cpu".
+
+    With `there` the weights are loaded in the engine's process, which finds the same folder by it.
+    """
     checkpoint = open_checkpoint(folder)
     _ = checkpoint.stamps, checkpoint.weights_hash  # taken while the files are surely there, kept with the model
     defaults = find_defaults(checkpoint.config)
-    encoder, head, device, dtype, nbytes = mlx_thread.run(_load_weights, checkpoint, device)
+    network: Network = (
+        mlx_thread.run(load_network, checkpoint, device) if there is None else _load_there(there, checkpoint)
+    )
     tokenizer = Tokenizer(checkpoint, start_token=defaults.start_token, end_token=defaults.end_token)
     rows = checkpoint.token_rows
     if tokenizer.vocabulary > rows:
@@ -221,76 +229,47 @@ def load_model(folder: Path, *, device: str = "auto") -> Model:
             f"{checkpoint.tokenizer_file} has {tokenizer.vocabulary} tokens, but the model has embeddings for {rows}. "
             "The tokenizer is not the model's own; fetch the model again."
         )
-    return Model(
-        checkpoint=checkpoint,
-        defaults=defaults,
-        tokenizer=tokenizer,
-        encoder=encoder,
-        head=head,
-        dimension=head.width,
-        device=device,
-        dtype=dtype,
-        memory_bytes=nbytes,
-        prompts=Prompts(),
-    )
+    return Model(checkpoint=checkpoint, defaults=defaults, tokenizer=tokenizer, network=network)
 
 
-def _load_weights(checkpoint: Checkpoint, device: str) -> tuple[Encoder, Head, str, str, int]:
-    """On the MLX thread: the encoder and what is behind it, device and dtype, and the bytes of the weights."""
-    import mlx.core as mx
-
-    from ..models.head import Head
-    from ..models.weights import Weights
-
-    device = _choose_device(device)
-    architecture = find_architecture(checkpoint.config)
-    with sound_values(f"config.json in {checkpoint.folder}"):
-        config = architecture.read_config(checkpoint.config)
-        dense = dense_shapes(checkpoint, config.hidden_size, find_defaults(checkpoint.config).dense_layers)
-        check_fit(checkpoint, {**architecture.parameter_shapes(config), **dense}, architecture.IGNORABLE)
-    dtype = _choose_dtype(checkpoint, device)
-    with mx.stream(_mlx_device(device)):
-        try:
-            on_cpu = device == "cpu"
-            weights = Weights(
-                checkpoint, dtype=dtype, dense=on_cpu, host=on_cpu and sys.platform != "darwin", compiles=not on_cpu
-            )
-            encoder = architecture.Model(config, weights)
-            head = Head(checkpoint, dense, config.hidden_size, weights)
-        except (RuntimeError, OSError, ValueError, TypeError) as error:
-            raise CorruptCheckpoint(
-                f"The weights in {checkpoint.folder} cannot be read: {error}. Fetch the model again."
-            ) from error
-        finally:
-            mx.clear_cache()
-    return encoder, head, device, str(dtype).rpartition(".")[2], weights.nbytes
+def _load_there(spec: ModelSpec, checkpoint: Checkpoint) -> DistantNetwork:
+    spec = replace(spec, own_process=False)
+    facts = engine_process.run(_facts_of, spec, checkpoint.weights_hash)
+    return DistantNetwork(spec=spec, weights_hash=checkpoint.weights_hash, **facts)
 
 
-def _choose_device(device: str) -> str:
-    import mlx.core as mx
+def _device_here(device: str) -> str:
+    return mlx_thread.run(choose_device, device)
 
-    has_gpu = mx.default_device().type == mx.DeviceType.gpu or mx.is_available(mx.Device(mx.DeviceType.gpu))
-    if device == "gpu" and not has_gpu:
-        raise EngineError(
-            "device is 'gpu', but MLX finds none here. Use device='auto' or 'cpu'; on Linux with an NVIDIA GPU "
-            "install `mlx[cuda13]`."
+
+# From here on: jobs of the engine's process.
+
+
+def _model_here(spec: ModelSpec, weights_hash: str) -> Model:
+    """The model of a spec, loaded if it is not yet. Raises CheckpointError where its files are others now."""
+    if (model := find_loaded(spec)) is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CheckpointDiffers)  # it was said where it was asked for
+            model = get_model(spec, auto_download=False, show_progress=False)
+    if model.checkpoint.weights_hash != weights_hash:
+        _models.clear()
+        raise CheckpointError(
+            f"The files of {spec.model_name!r} were changed after it was loaded, so the engine's process, which had "
+            "to load them again, would make other vectors. Start the program again."
         )
-    return "gpu" if device != "cpu" and has_gpu else "cpu"
+    return model
 
 
-def _mlx_device(device: str) -> mx.Device:
-    import mlx.core as mx
+def _facts_of(spec: ModelSpec, weights_hash: str) -> dict[str, Any]:
+    network = _model_here(spec, weights_hash).network
+    names = ("dimension", "device", "dtype", "memory_bytes", "causal")
+    return {name: getattr(network, name) for name in names}
 
-    return mx.Device(mx.DeviceType.gpu if device == "gpu" else mx.DeviceType.cpu)
 
-
-def _choose_dtype(checkpoint: Checkpoint, device: str) -> mx.Dtype:
-    """The dtype of the activations.
-
-    On a CPU float32: it is what the BLAS is fast in. On a GPU that of a bfloat16 checkpoint, and float32
-    for all else: never float16, whose range the 8B model's activations leave.
-    """
-    import mlx.core as mx
-
-    stored = {info.dtype for info in checkpoint.tensors.values()}
-    return mx.bfloat16 if device == "gpu" and "BF16" in stored and "F32" not in stored else mx.float32
+def _embed_here(
+    spec: ModelSpec, weights_hash: str, ids: TokenIds, lengths: list[int], **how: Any
+) -> npt.NDArray[np.float32]:
+    """A pass; `ids` are those of all texts, one behind the other."""
+    network = _model_here(spec, weights_hash).network
+    rows = np.split(ids, np.cumsum(lengths[:-1]))
+    return mlx_thread.run(network.embed, rows, **how)

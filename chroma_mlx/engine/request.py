@@ -123,7 +123,7 @@ class Request:
             kind=self.kind,
             rows=rows,
             tokens=tokens,
-            run=partial(model.embed, pooling=plan.pooling, skip=plan.skip, prompt=prompt),
+            run=partial(model.network.embed, pooling=plan.pooling, skip=plan.skip, prompt=prompt),
             most_texts=self._most_texts,
             most_tokens=self._most_tokens,
             padding=model.group_padding,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, dataclass
 
 from .counts import Percentiles
 from .encoder import counts, scheduler
+from .mlx_thread import mlx_memory
 from .model import loaded_models
+from .own_process import engine_process
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,11 +76,11 @@ def take_stats() -> Stats:
 def take_held() -> Held:
     """What waits and what is in memory."""
     texts, tokens = scheduler.depth
-    mx = sys.modules.get("mlx.core")  # before the first text it may not be loaded
+    active, kept = (sum(each) for each in zip(mlx_memory(), engine_process.mlx_memory, strict=True))
     return Held(
         queue_texts=texts,
         queue_tokens=tokens,
         weights_bytes=sum(model.memory_bytes for model in loaded_models()),
-        active_bytes=0 if mx is None else mx.get_active_memory(),
-        kept_bytes=0 if mx is None else mx.get_cache_memory(),
+        active_bytes=active,
+        kept_bytes=kept,
     )

@@ -64,6 +64,7 @@ class MLXEmbeddingFunction(SavedFunction):
         max_queue_tokens: int = AS_CONFIGURED,
         queue_policy: Literal["wait", "fail_fast"] = AS_CONFIGURED,
         device: Literal["auto", "gpu", "cpu"] = AS_CONFIGURED,
+        own_process: bool | None = AS_CONFIGURED,
         cache_dir: str | os.PathLike[str] | None = AS_CONFIGURED,
         auto_download: bool = AS_CONFIGURED,
         max_cache_gb: float | None = AS_CONFIGURED,
@@ -93,12 +94,11 @@ class MLXEmbeddingFunction(SavedFunction):
             max_queue, max_queue_tokens: most texts (4096) and tokens (1048576) of all calls that wait for it.
             queue_policy: beyond them "wait" for room, or "fail_fast": raise QueueFull, with the time to come back.
             device: "gpu", "cpu", or "auto" for the GPU where MLX has one.
-            cache_dir: where models are downloaded to; None is the Hugging Face cache.
-            auto_download: whether a model that is not cached is fetched at first use (True).
+            own_process: whether it computes in a process of its own, which no other thread's Python holds up.
+            cache_dir, auto_download: where models are fetched to, None the Hugging Face cache; whether at all (True).
             max_cache_gb: the most that models fetched by this package may take, in 10**9 bytes; None is no limit.
             show_progress: None shows a bar on a terminal when work takes long.
-            embedding_cache: a file that keeps vectors for when their text comes again; None is no such file.
-            embedding_cache_gb: the most that the file may take, in 10**9 bytes (1.0).
+            embedding_cache, embedding_cache_gb: a file that keeps vectors, or None, and its bound in 10**9 bytes (1.0).
             config: an EmbeddingConfig, or the path of a file; None looks for one. Its `mode` is not for here.
 
         Raises ConfigError for an argument or a configuration that is not allowed.

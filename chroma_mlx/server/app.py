@@ -23,7 +23,7 @@ from ..errors import ChromaMLXError
 from ..functions.remote import LOOPBACK
 from ..metrics import CONTENT_TYPE
 from . import bodies
-from .gate import Gate, problem_body, problem_of_route
+from .gate import Gate, problem_body, problem_of_route, was_cancelled_besides
 from .numbers import RequestNumbers
 from .options import ServerOptions
 from .problems import CLIENT_GONE, Problem, explain
@@ -243,19 +243,29 @@ async def _read(request: Request, model: type[B]) -> B:
 
 
 async def _unless_gone(request: Request, work: Awaitable[R]) -> R:
-    """What `work` gives; it is cancelled when the client leaves."""
-    task = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_leaves(request))
-    try:
-        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
-            raise HTTPException(CLIENT_GONE, "The client left.")
-        return task.result()
-    finally:
+    """What `work` gives; it is cancelled when the client leaves.
+
+    It begins in this task and at once: so of requests that come together each sees what those before it left in the
+    queue.
+    """
+    task: asyncio.Task[Any] = asyncio.current_task()  # type: ignore[assignment]  # this runs in one
+    left = False
+
+    async def watch() -> None:
+        nonlocal left
+        await _leaves(request)
+        left = True
         task.cancel()
-        gone.cancel()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if not left or was_cancelled_besides(task):
+            raise
+        raise HTTPException(CLIENT_GONE, "The client left.") from None
+    finally:
+        watching.cancel()
 
 
 async def _leaves(request: Request) -> None:

@@ -180,13 +180,16 @@ async def _at_last(coming: Awaitable[R], until: float) -> R:
     try:
         return await coming
     except asyncio.CancelledError:
-        if not late:
+        if not late or was_cancelled_besides(task):
             raise
-        if sys.version_info >= (3, 11) and task.uncancel():
-            raise  # somebody else cancelled it too
         raise asyncio.TimeoutError from None
     finally:
         timer.cancel()
+
+
+def was_cancelled_besides(task: asyncio.Task[Any]) -> bool:
+    """Whether somebody else cancelled a task that one cancelled oneself, who has heard of it hereby."""
+    return sys.version_info >= (3, 11) and task.uncancel() > 0
 
 
 async def respond(problem: Problem, scope: Scope, send: Send) -> None:

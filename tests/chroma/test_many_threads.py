@@ -12,6 +12,7 @@ from chromadb.api import ClientAPI
 
 from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.engine import model as models
+from chroma_mlx.engine.network import LocalNetwork
 from chroma_mlx.errors import EngineError, InputError
 
 THREADS = 8
@@ -70,16 +71,16 @@ def test_a_query_is_answered_long_before_an_ingest_ends(
     collection.add(ids=["moon"], documents=["The Moon orbits the Earth."])
     batches: list[int] = []
     begun = threading.Event()
-    embed = models.Model.embed
+    embed = LocalNetwork.embed
 
-    def counted(self: models.Model, rows: list[Any], **options: Any) -> Any:
+    def counted(self: LocalNetwork, rows: list[Any], **options: Any) -> Any:
         vectors = embed(self, rows, **options)
         batches.append(len(rows))
         if len(rows) > 1:
             begun.set()
         return vectors
 
-    monkeypatch.setattr(models.Model, "embed", counted)
+    monkeypatch.setattr(LocalNetwork, "embed", counted)
     many = [f"Document {number} of a large ingest." for number in range(640)]
     with ThreadPoolExecutor(1) as pool:
         ingest = pool.submit(collection.add, ids=[str(number) for number in range(len(many))], documents=many)
@@ -99,14 +100,14 @@ def test_a_query_is_answered_long_before_an_ingest_ends(
 def test_an_error_reaches_the_caller_it_belongs_to_and_no_other(
     function: MLXEmbeddingFunction, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    embed = models.Model.embed
+    embed = LocalNetwork.embed
 
-    def failing(self: models.Model, rows: list[Any], **options: Any) -> Any:
+    def failing(self: LocalNetwork, rows: list[Any], **options: Any) -> Any:
         if max(len(row) for row in rows) > 60:
             raise EngineError("the device failed on a long text")
         return embed(self, rows, **options)
 
-    monkeypatch.setattr(models.Model, "embed", failing)
+    monkeypatch.setattr(LocalNetwork, "embed", failing)
     texts = [list(each) for each in TEXTS]
     texts[2][1] = "half a pair \ud83d"
     texts[5][3] = "long " * 100

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cached_vectors import Vectors
 
-from chroma_mlx.engine.model import Model
+from chroma_mlx.engine.network import LocalNetwork
 from chroma_mlx.engine.vector_cache import close_caches
 
 
@@ -28,11 +28,11 @@ def file(tmp_path: Path) -> Path:
 def forwards(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The number of texts of every forward pass."""
     sizes: list[int] = []
-    forward = Model.embed
+    forward = LocalNetwork.embed
 
-    def counted(self: Model, rows: list[Any], **options: Any) -> Vectors:
+    def counted(self: LocalNetwork, rows: list[Any], **options: Any) -> Vectors:
         sizes.append(len(rows))
         return forward(self, rows, **options)
 
-    monkeypatch.setattr(Model, "embed", counted)
+    monkeypatch.setattr(LocalNetwork, "embed", counted)
     return sizes

@@ -24,7 +24,7 @@ from chroma_mlx.engine import request as request_module
 from chroma_mlx.engine.batching import ENOUGH_TOKENS
 from chroma_mlx.engine.encoder import Encoder
 from chroma_mlx.engine.mlx_thread import CACHE_LIMIT_BYTES, MLXThread, mlx_thread
-from chroma_mlx.engine.model import Model, ModelSpec, _choose_device, find_loaded, get_model, unload_models
+from chroma_mlx.engine.model import Model, ModelSpec, choose_device, find_loaded, get_model, unload_models
 from chroma_mlx.errors import ConfigError, EngineError, InputError, TextTooLong
 from chroma_mlx.settings import MachineSettings, VectorSettings
 
@@ -158,7 +158,7 @@ def load(folder: Path, device: str) -> Model:
 @pytest.mark.parametrize("auto_first", [True, False])
 def test_auto_and_the_device_that_it_is_share_one_model(tmp_path: Path, auto_first: bool) -> None:
     folder = write_checkpoint(tmp_path / "model")
-    device = mlx_thread.run(lambda: _choose_device("auto"))
+    device = mlx_thread.run(lambda: choose_device("auto"))
     asked = ["auto", device] if auto_first else [device, "auto"]
     one, other = [load(folder, name) for name in asked]
     assert one is other
@@ -168,7 +168,7 @@ def test_auto_and_the_device_that_it_is_share_one_model(tmp_path: Path, auto_fir
 
 def test_threads_that_ask_for_auto_and_for_its_device_load_one_model(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model")
-    devices = ["auto", mlx_thread.run(lambda: _choose_device("auto"))]
+    devices = ["auto", mlx_thread.run(lambda: choose_device("auto"))]
     with ThreadPoolExecutor(8) as pool:
         models = list(pool.map(lambda place: load(folder, devices[place % 2]), range(16)))
     assert len({id(model) for model in models}) == 1
@@ -176,7 +176,7 @@ def test_threads_that_ask_for_auto_and_for_its_device_load_one_model(tmp_path: P
 
 def test_unloading_frees_the_model_of_auto_and_of_its_device(tmp_path: Path) -> None:
     folder = write_checkpoint(tmp_path / "model")
-    devices = ["auto", mlx_thread.run(lambda: _choose_device("auto"))]
+    devices = ["auto", mlx_thread.run(lambda: choose_device("auto"))]
     checkpoints = [weakref.ref(load(folder, device).checkpoint) for device in devices]
     assert None not in [checkpoint() for checkpoint in checkpoints]
     unload_models()

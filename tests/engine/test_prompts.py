@@ -52,19 +52,19 @@ def without_reuse(monkeypatch: pytest.MonkeyPatch, one: Encoder, texts: list[str
 def test_a_reused_prompt_changes_no_vector(name: str, instruction: str, monkeypatch: pytest.MonkeyPatch) -> None:
     one = encoder(CHECKPOINTS / name, query_instruction=instruction)
     texts = [*read_texts(), "", " ", ":", "\n"]
-    one.load().prompts._kept.clear()
+    one.load().network.prompts._kept.clear()
     worst = float(np.abs(one.encode(texts, "query") - without_reuse(monkeypatch, one, texts)).max())
     assert worst < SAME, f"{name}, {instruction!r}: differs by {worst:.1e}"
-    assert len(one.load().prompts._kept) == 1, "the prompt was not reused"
+    assert len(one.load().network.prompts._kept) == 1, "the prompt was not reused"
 
 
 def test_a_prompt_is_computed_once(tmp_path: Path) -> None:
     one = encoder(write_checkpoint(tmp_path / "model"), query_instruction=PROMPT)
     tokens = [one.embed([text], "query").tokens for text in ("one", "two", "six")]
     assert len(set(tokens)) == 1, "the count says what the texts have, whatever is computed"
-    model = one.load()
+    network: Any = one.load().network
     batches: list[int] = []
-    inner = model.encoder
+    inner = network.encoder
 
     class Counting:
         causal = True
@@ -73,11 +73,11 @@ def test_a_prompt_is_computed_once(tmp_path: Path) -> None:
             batches.append(batch.ids.size - batch.spare)
             return inner(batch)
 
-    object.__setattr__(model, "encoder", Counting())
-    object.__setattr__(model, "prompts", Prompts())
+    object.__setattr__(network, "encoder", Counting())
+    object.__setattr__(network, "prompts", Prompts())
     for text in ("one", "two", "three"):
         one.encode([text], "query")
-    length = len(model.tokenizer.prompt_tokens(PROMPT))
+    length = len(one.load().tokenizer.prompt_tokens(PROMPT))
     assert batches == [length, 4, 4, 6]  # a token a byte, and the end token
     one.encode(["one"], "document")
     assert batches[-1] == 4
@@ -264,7 +264,7 @@ def test_prompts_are_kept_within_their_bound_the_last_used(tmp_path: Path) -> No
     for prompt in prompts:
         one = encoder(folder, query_instruction=prompt)
         one.encode(["text"], "query")
-    kept = one.load().prompts._kept
+    kept = one.load().network.prompts._kept
     assert list(kept) == [one.load().tokenizer.prompt_tokens(prompt).tobytes() for prompt in prompts[2:]]
     assert sum(prefix.tokens for prefix in kept.values()) == KEPT_TOKENS
     encoder(folder, query_instruction="x" * LONGEST_PROMPT + ": ").encode(["text"], "query")

@@ -21,7 +21,7 @@ from small import read_texts, write_checkpoint
 from chroma_mlx import EmbeddingRouter, MLXEmbeddingFunction
 from chroma_mlx.engine.counts import Counts, Distribution, padded_share
 from chroma_mlx.engine.encoder import Encoder, scheduler
-from chroma_mlx.engine.model import Model
+from chroma_mlx.engine.network import LocalNetwork
 from chroma_mlx.engine.scheduler import Pass
 from chroma_mlx.engine.stats import take_stats
 from chroma_mlx.errors import DeadlineExceeded, InputError, QueueFull
@@ -167,16 +167,16 @@ async def test_awaited_calls_share_passes_and_leave_the_loop_free() -> None:
 
 async def test_a_cancelled_call_takes_its_waiting_texts_along(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder, hold, ran = builtin(batch_size=1, batch_timeout_ms=0), threading.Event(), 0
-    embed = Model.embed
+    embed = LocalNetwork.embed
 
-    def held(self: Model, rows: Any, **others: Any) -> Any:
+    def held(self: LocalNetwork, rows: Any, **others: Any) -> Any:
         nonlocal ran
         ran += 1
         assert hold.wait(60)
         return embed(self, rows, **others)
 
     encoder.load()
-    monkeypatch.setattr(Model, "embed", held)
+    monkeypatch.setattr(LocalNetwork, "embed", held)
     small = [asyncio.ensure_future(encoder.aembed([f"text {number}"], "document")) for number in range(5)]
     large = asyncio.ensure_future(encoder.aembed([f"large {number} " * 100 for number in range(20)], "document"))
     while scheduler.depth[0] < 5:
@@ -191,15 +191,15 @@ async def test_a_cancelled_call_takes_its_waiting_texts_along(monkeypatch: pytes
 
 
 async def test_a_full_queue_is_told_to_an_awaited_call_and_a_waiting_one_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    hold, embed = threading.Event(), Model.embed
+    hold, embed = threading.Event(), LocalNetwork.embed
 
-    def held(self: Model, rows: Any, **others: Any) -> Any:
+    def held(self: LocalNetwork, rows: Any, **others: Any) -> Any:
         assert hold.wait(60)
         return embed(self, rows, **others)
 
     patient = builtin(batch_size=1, max_queue=2)
     patient.load()
-    monkeypatch.setattr(Model, "embed", held)
+    monkeypatch.setattr(LocalNetwork, "embed", held)
     first = [asyncio.ensure_future(patient.aembed([f"text {number}"], "document")) for number in range(3)]
     while scheduler.depth[0] < 2:
         await asyncio.sleep(0.001)

@@ -16,7 +16,8 @@ from small import make_tensors, read_texts, write_checkpoint
 
 from chroma_mlx.checkpoint import open_checkpoint, weights_hash
 from chroma_mlx.engine.cached_texts import Specification, make_keys
-from chroma_mlx.engine.model import Model, unload_models
+from chroma_mlx.engine.model import unload_models
+from chroma_mlx.engine.network import LocalNetwork
 from chroma_mlx.engine.vector_cache import VectorCache
 from chroma_mlx.errors import EngineError, InputError, TextTooLong
 
@@ -243,7 +244,7 @@ def test_a_text_cached_cut_is_still_too_long_where_that_is_an_error(file: Path) 
 
 def test_a_bad_vector_is_named_by_its_place_among_all_texts(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embed(["a", "b"], file)
-    monkeypatch.setattr(Model, "embed", lambda self, rows, **_: np.full((len(rows), WIDTH), np.nan, np.float32))
+    monkeypatch.setattr(LocalNetwork, "embed", lambda self, rows, **_: np.full((len(rows), WIDTH), np.nan, np.float32))
     with pytest.raises(EngineError, match="The model gave text 3 a vector that is not finite"):
         embed(["a", "b", "a", "c"], file)
     monkeypatch.undo()
@@ -251,14 +252,14 @@ def test_a_bad_vector_is_named_by_its_place_among_all_texts(file: Path, monkeypa
 
 
 def test_a_call_that_fails_midway_keeps_what_it_computed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forward, calls = Model.embed, iter(range(9))
+    forward, calls = LocalNetwork.embed, iter(range(9))
 
-    def fails_at_the_third(self: Model, rows: list[Any], **options: Any) -> Vectors:
+    def fails_at_the_third(self: LocalNetwork, rows: list[Any], **options: Any) -> Vectors:
         if next(calls) == 2:
             raise EngineError("the third batch")
         return forward(self, rows, **options)
 
-    monkeypatch.setattr(Model, "embed", fails_at_the_third)
+    monkeypatch.setattr(LocalNetwork, "embed", fails_at_the_third)
     with pytest.raises(EngineError, match="the third batch"):
         embed(["a", "bb", "ccc", "dddd"], file, machine={"batch_size": 1})
     monkeypatch.undo()

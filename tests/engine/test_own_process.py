@@ -1,0 +1,192 @@
+"""Weights in a process of their own: the same vectors, and nothing of its life and death is the callers' matter."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from small import CHECKPOINTS, read_texts, write_checkpoint
+
+from chroma_mlx import MLXEmbeddingFunction
+from chroma_mlx.engine.model import unload_models
+from chroma_mlx.engine.own_process import EngineProcess, engine_process
+from chroma_mlx.engine.stats import take_held
+from chroma_mlx.errors import CheckpointError, EngineError, InputError
+from chroma_mlx.metrics import expose
+
+TEXTS = read_texts()
+PROMPT = "Instruct: Find the passage\nQuery:"
+
+
+@pytest.fixture
+def process() -> Iterator[EngineProcess]:
+    one = EngineProcess()
+    yield one
+    one.close()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _ended() -> Iterator[None]:
+    yield
+    unload_models()
+
+
+def raise_input_error(index: int) -> None:
+    raise InputError("a text of the call", index=index)
+
+
+def raise_what_cannot_travel() -> None:
+    class Local(Exception):
+        pass
+
+    raise Local("of the inside")
+
+
+def is_gone(process: int) -> bool:
+    """Whether a process ended, which may take it a moment."""
+    try:
+        psutil.Process(process).wait(10)
+    except psutil.NoSuchProcess:
+        return True
+    except psutil.TimeoutExpired:
+        return False
+    return True
+
+
+def kill_it() -> None:
+    process = engine_process.pid
+    assert process is not None
+    os.kill(process, signal.SIGKILL)
+    assert is_gone(process)
+
+
+@pytest.mark.parametrize("name", ["official-float32", "mlx-4bit"])
+@pytest.mark.parametrize("kind", ["document", "query"])
+def test_the_vectors_are_those_of_this_process(name: str, kind: Any) -> None:
+    folder = str(CHECKPOINTS / name)
+    here = MLXEmbeddingFunction(folder, device="cpu", query_instruction=PROMPT)
+    there = MLXEmbeddingFunction(folder, device="cpu", query_instruction=PROMPT, own_process=True)
+    np.testing.assert_array_equal(there.encode(TEXTS, kind), here.encode(TEXTS, kind))
+    assert engine_process.pid not in (None, os.getpid())
+
+
+def test_many_threads_get_each_its_own(process: EngineProcess) -> None:
+    found: dict[int, int] = {}
+
+    def ask(number: int) -> None:
+        found[number] = process.run(abs, -number)
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(64)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert found == {number: number for number in range(64)}
+
+
+def test_an_error_comes_back_as_it_was_raised(process: EngineProcess) -> None:
+    with pytest.raises(InputError, match="a text of the call") as raised:
+        process.run(raise_input_error, 3)
+    assert raised.value.index == 3
+    with pytest.raises(EngineError, match="of the inside"):
+        process.run(raise_what_cannot_travel)
+    assert process.run(abs, -1) == 1
+
+
+def test_who_waits_for_a_process_that_is_killed_is_told_and_the_next_call_starts_another(
+    process: EngineProcess,
+) -> None:
+    waiting = process.submit(time.sleep, 600)
+    killed = process.pid
+    assert killed is not None
+    os.kill(killed, signal.SIGKILL)
+    with pytest.raises(EngineError, match=r"ended by signal SIGKILL.*starts it again"):
+        waiting.result(60)
+    assert process.run(os.getpid) == process.pid != killed
+
+
+def test_it_ends_when_it_is_told_to_and_not_by_a_signal_that_is_for_the_program(process: EngineProcess) -> None:
+    before = process.run(os.getpid)
+    os.kill(before, signal.SIGTERM)
+    os.kill(before, signal.SIGINT)
+    assert process.run(os.getpid) == before
+    process.close()
+    assert is_gone(before)
+    assert process.pid is None
+
+
+def test_a_call_is_answered_though_the_process_is_killed_before_it() -> None:
+    function = MLXEmbeddingFunction(str(CHECKPOINTS / "official-float32"), device="cpu", own_process=True)
+    before = function.encode(TEXTS)
+    kill_it()
+    np.testing.assert_array_equal(function.encode(TEXTS), before)
+
+
+def test_other_files_are_not_computed_with_where_the_process_has_to_load_again(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    function = MLXEmbeddingFunction(str(folder), device="cpu", own_process=True)
+    function.encode(["a"])
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4] + b"\x00\x00\x80\x3f")
+    kill_it()
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="were changed after it was loaded"):
+            function.encode(["a"])
+
+
+def test_a_checkpoint_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        MLXEmbeddingFunction(str(folder), own_process=True).encode(["a"])
+
+
+def test_its_memory_is_counted() -> None:
+    function = MLXEmbeddingFunction(str(CHECKPOINTS / "official-float32"), device="cpu", own_process=True)
+    function.encode(TEXTS)
+    before = take_held()
+    assert before.weights_bytes > 0
+    assert b"chroma_mlx_engine_process_resident_memory_bytes" in expose()
+
+
+PROGRAM = """
+import os, signal, sys
+from chroma_mlx import MLXEmbeddingFunction
+from chroma_mlx.engine.own_process import engine_process
+function = MLXEmbeddingFunction(sys.argv[1], device="cpu", own_process=True)
+assert function.encode(["a"]).shape == (1, 32)
+assert "mlx.core" not in sys.modules, "MLX was loaded twice"
+print(engine_process.pid, flush=True)
+if sys.argv[2] == "fork":
+    if (child := os.fork()) == 0:
+        try:
+            function.encode(["b"])
+        except Exception as error:
+            print(type(error).__name__, flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
+    function.encode(["c"])
+if sys.argv[2] == "kill":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize(("how", "status"), [("end", 0), ("kill", -signal.SIGKILL), ("fork", 0)])
+def test_it_is_gone_when_the_program_is(tmp_path: Path, how: str, status: int) -> None:
+    folder = write_checkpoint(tmp_path / "model")
+    command = [sys.executable, "-X", "dev", "-c", PROGRAM, str(folder), how]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (status, "")
+    process, *said = done.stdout.split()
+    assert is_gone(int(process))
+    assert said == (["ForkedProcess"] if how == "fork" else [])
