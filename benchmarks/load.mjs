@@ -1,9 +1,9 @@
-// loadtest: a query of its own in every request, at a steady rate or by so many callers; latencies by status as JSON.
-// node load.mjs FOLDER_OF_LOADTEST URL SECONDS rate|callers NUMBER
+// loadtest: a query of its own in every request, so many a second; latencies by status as JSON.
+// node load.mjs FOLDER_OF_LOADTEST URL SECONDS RATE
 import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
 
-const [folder, url, seconds, what, number] = process.argv.slice(2)
+const [folder, url, seconds, rate] = process.argv.slice(2)
 const { loadTest } = await import(pathToFileURL(createRequire(`${folder}/`).resolve('loadtest')))
 const milliseconds = {}
 const found = await loadTest({
@@ -15,7 +15,7 @@ const found = await loadTest({
   maxSeconds: Number(seconds),
   agentKeepAlive: true,
   quiet: true,
-  [what === 'rate' ? 'requestsPerSecond' : 'concurrency']: Number(number),
+  requestsPerSecond: Number(rate),
   statusCallback: (error, result) => (milliseconds[result?.statusCode ?? 'lost'] ??= []).push(result?.requestElapsed ?? 0),
 })
 process.stdout.write(JSON.stringify({ seconds: found.elapsedSeconds, milliseconds }), () => process.exit(0))
