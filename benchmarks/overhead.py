@@ -37,7 +37,7 @@ def of_model(model: str, count: int, rounds: int) -> dict[str, Any]:
     def forward() -> None:
         def passes() -> None:
             for rows in batches:
-                loaded.embed(rows, pooling=plan.pooling, skip=plan.skip, prompt=plan.prompt_tokens)
+                loaded.network.embed(rows, pooling=plan.pooling, skip=plan.skip, prompt=plan.prompt_tokens)
 
         mlx_thread.run(passes)  # without a wait between two of them
 

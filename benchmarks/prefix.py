@@ -42,12 +42,12 @@ def of_model(model: str, tokenizer: str, queries: int, batches: int) -> dict[str
     function = MLXEmbeddingFunction(model, query_instruction=INSTRUCTION, show_progress=False)
     encoder = function.encoder()
     loaded = encoder.load()
-    ways = {"with": loaded.prompts, "without": NoPrompts()}
+    ways = {"with": loaded.network.prompts, "without": NoPrompts()}
     texts = texts_of(tokenizer, query_lengths(queries + batches * BATCH, seed=21), seed=21)
     calls = [[text] for text in texts[:queries]]
     calls += [texts[first : first + BATCH] for first in range(queries, len(texts), BATCH)]
     for prompts in ways.values():
-        object.__setattr__(loaded, "prompts", prompts)
+        object.__setattr__(loaded.network, "prompts", prompts)
         encoder.encode(texts[:1], "query")
         encoder.encode(texts[:BATCH], "query")
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -55,7 +55,7 @@ def of_model(model: str, tokenizer: str, queries: int, batches: int) -> dict[str
     for turn, call in enumerate(calls):
         found = []
         for name in list(ways)[:: 1 if turn % 2 else -1]:
-            object.__setattr__(loaded, "prompts", ways[name])
+            object.__setattr__(loaded.network, "prompts", ways[name])
             start = time.perf_counter()
             found.append(encoder.encode(call, "query"))
             times[name].append(time.perf_counter() - start)

@@ -23,7 +23,11 @@ BOARD: dict[str, Any] = json.loads((ROOT / "docs/grafana-dashboard.json").read_t
 # The names of series that a metric of each type has behind its own.
 SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
 # Prometheus client's own, of the process: on Linux only, so not every machine that tests exposes them.
-OF_THE_PROCESS = {"process_resident_memory_bytes", "process_cpu_seconds_total"}
+OF_THE_PROCESS = {
+    f"{prefix}{name}"
+    for prefix in ("", f"{metrics.PREFIX}_engine_")
+    for name in ("process_resident_memory_bytes", "process_cpu_seconds_total")
+}
 NAME = re.compile(r"\b(?:chroma_mlx|process)_\w+")
 
 
@@ -34,7 +38,9 @@ def exposed() -> dict[str, str]:
     return {
         name: kind
         for name, kind in families.items()
-        if name.startswith(f"{metrics.PREFIX}_") and not name.endswith("_created")
+        if name.startswith(f"{metrics.PREFIX}_")
+        and not name.startswith(f"{metrics.PREFIX}_engine_process_")
+        and not name.endswith("_created")
     }
 
 

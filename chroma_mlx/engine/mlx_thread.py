@@ -78,7 +78,7 @@ class MLXThread:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="chroma-mlx", daemon=True)
                 self._thread.start()
-                atexit.register(self._stop)
+                atexit.register(self.rest)
             self._jobs.put((future, functools.partial(job, *args, **kwargs)))
         return future
 
@@ -86,7 +86,7 @@ class MLXThread:
         """Starts MLX if it is not yet, runs `job` on the thread and waits for it; from the thread itself, at once."""
         if threading.current_thread() is self._thread:
             return job(*args, **kwargs)
-        return self.submit(_run_on_mlx, functools.partial(job, *args, **kwargs)).result()
+        return self.submit(on_mlx, functools.partial(job, *args, **kwargs)).result()
 
     def _work(self) -> None:
         while (item := self._next_job()) is not None:
@@ -110,8 +110,11 @@ class MLXThread:
             self._on_idle()
         return self._jobs.get()
 
-    def _stop(self) -> None:
-        """Brings the thread to rest after the job it is at; jobs of daemon threads behind it are not begun."""
+    def rest(self) -> None:
+        """Brings the thread to rest after the job it is at; jobs of daemon threads behind it are not begun.
+
+        For the end of the program.
+        """
         if self._pid != os.getpid() or self._thread is None:
             return
         with self._lock:
@@ -139,7 +142,8 @@ def mlx_memory() -> tuple[int, int]:
     return (0, 0) if mx is None else (mx.get_active_memory(), mx.get_cache_memory())
 
 
-def _run_on_mlx(job: Callable[[], R]) -> R:
+def on_mlx(job: Callable[[], R]) -> R:
+    """Runs a job on the MLX thread, which this is; before the first, MLX is started. Raises MissingPackage."""
     _start_mlx()
     return job()
 

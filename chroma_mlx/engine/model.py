@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from ..checkpoint import Checkpoint, open_checkpoint
 from ..checkpoint.cache import keep_within, mark_used
@@ -22,6 +19,7 @@ from ..models.architecture import find_defaults
 from ..models.defaults import Defaults
 from ..models.groups import GROUP_PADDING
 from ..models.known import find_known
+from .distant_network import load_distant_network
 from .mlx_thread import mlx_thread
 from .network import Network, choose_device, load_network
 from .own_process import engine_process
@@ -79,37 +77,6 @@ class Model:
         return is_reusable(prompt, causal=self.network.causal, pooling=pooling)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DistantNetwork:
-    """Weights in the engine's process, by the `spec` that it knows them by there. See Network.
-
-    `weights_hash` is that of the checkpoint here: one that was exchanged meanwhile is not computed with.
-    """
-
-    spec: ModelSpec
-    weights_hash: str
-    dimension: int
-    device: str
-    dtype: str
-    memory_bytes: int
-    causal: bool
-
-    def embed(
-        self, rows: list[TokenIds], *, pooling: str, skip: int, prompt: TokenIds | None = None
-    ) -> npt.NDArray[np.float32]:
-        """See Network. Raises EngineError, and where the process had to load again what that raises."""
-        return engine_process.run(
-            _embed_here,
-            self.spec,
-            self.weights_hash,
-            np.concatenate(rows),
-            [len(row) for row in rows],
-            pooling=pooling,
-            skip=skip,
-            prompt=prompt,
-        )
-
-
 _models: dict[ModelSpec, Model] = {}
 _locks: dict[ModelSpec, threading.Lock] = {}
 _registry_lock = threading.Lock()
@@ -144,8 +111,8 @@ def get_model(
     """
     if (model := _models.get(spec)) is not None:
         return model
-    device = engine_process.run(_device_here, spec.device) if spec.own_process else _device_here(spec.device)
-    asked, spec = spec, replace(spec, device=device)
+    find_device = engine_process.run if spec.own_process else mlx_thread.run
+    asked, spec = spec, replace(spec, device=find_device(choose_device, spec.device))
     with _registry_lock:
         lock = _locks.setdefault(spec, threading.Lock())
     with lock:
@@ -160,7 +127,7 @@ def get_model(
             )
             mark_used(folder)  # before it is read, so that no other process prunes it meanwhile
             started = time.perf_counter()
-            model = load_model(folder, device=spec.device, there=spec if spec.own_process else None)
+            model = load_model(folder, device=spec.device, own_process=spec.own_process)
             on_load(time.perf_counter() - started)
             _report_differences(spec.model_name, model)
             _models[spec] = model
@@ -200,28 +167,29 @@ def loaded_models() -> list[Model]:
 def unload_models() -> None:
     """Frees the memory of every loaded model; each is loaded again when it is next used."""
 
-    def free() -> None:
-        import mlx.core as mx
-
+    def free() -> None:  # behind the passes that are under way
         _models.clear()
-        mx.clear_cache()
-
-    if _models:
         engine_process.close()
-        mlx_thread.run(free)
+        if (mx := sys.modules.get("mlx.core")) is not None:
+            mx.clear_cache()
+
+    if _models or engine_process.pid is not None:
+        mlx_thread.submit(free).result()
 
 
-def load_model(folder: Path, *, device: str = "auto", there: ModelSpec | None = None) -> Model:
+def load_model(folder: Path, *, device: str = "auto", own_process: bool = False) -> Model:
     """Loads the checkpoint in `folder`; `device` is "auto", "gpu" or "cpu".
 
-    With `there` the weights are loaded in the engine's process, which finds the same folder by it.
+    With `own_process` the weights are in the engine's process.
     """
     checkpoint = open_checkpoint(folder)
     _ = checkpoint.stamps, checkpoint.weights_hash  # taken while the files are surely there, kept with the model
     defaults = find_defaults(checkpoint.config)
-    network: Network = (
-        mlx_thread.run(load_network, checkpoint, device) if there is None else _load_there(there, checkpoint)
-    )
+    network: Network
+    if own_process:
+        network = load_distant_network(checkpoint, device)
+    else:
+        network = mlx_thread.run(load_network, checkpoint, device)
     tokenizer = Tokenizer(checkpoint, start_token=defaults.start_token, end_token=defaults.end_token)
     rows = checkpoint.token_rows
     if tokenizer.vocabulary > rows:
@@ -230,46 +198,3 @@ def load_model(folder: Path, *, device: str = "auto", there: ModelSpec | None = 
             "The tokenizer is not the model's own; fetch the model again."
         )
     return Model(checkpoint=checkpoint, defaults=defaults, tokenizer=tokenizer, network=network)
-
-
-def _load_there(spec: ModelSpec, checkpoint: Checkpoint) -> DistantNetwork:
-    spec = replace(spec, own_process=False)
-    facts = engine_process.run(_facts_of, spec, checkpoint.weights_hash)
-    return DistantNetwork(spec=spec, weights_hash=checkpoint.weights_hash, **facts)
-
-
-def _device_here(device: str) -> str:
-    return mlx_thread.run(choose_device, device)
-
-
-# From here on: jobs of the engine's process.
-
-
-def _model_here(spec: ModelSpec, weights_hash: str) -> Model:
-    """The model of a spec, loaded if it is not yet. Raises CheckpointError where its files are others now."""
-    if (model := find_loaded(spec)) is None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", CheckpointDiffers)  # it was said where it was asked for
-            model = get_model(spec, auto_download=False, show_progress=False)
-    if model.checkpoint.weights_hash != weights_hash:
-        _models.clear()
-        raise CheckpointError(
-            f"The files of {spec.model_name!r} were changed after it was loaded, so the engine's process, which had "
-            "to load them again, would make other vectors. Start the program again."
-        )
-    return model
-
-
-def _facts_of(spec: ModelSpec, weights_hash: str) -> dict[str, Any]:
-    network = _model_here(spec, weights_hash).network
-    names = ("dimension", "device", "dtype", "memory_bytes", "causal")
-    return {name: getattr(network, name) for name in names}
-
-
-def _embed_here(
-    spec: ModelSpec, weights_hash: str, ids: TokenIds, lengths: list[int], **how: Any
-) -> npt.NDArray[np.float32]:
-    """A pass; `ids` are those of all texts, one behind the other."""
-    network = _model_here(spec, weights_hash).network
-    rows = np.split(ids, np.cumsum(lengths[:-1]))
-    return mlx_thread.run(network.embed, rows, **how)

@@ -19,148 +19,194 @@ import traceback
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.connection import Connection, Pipe
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 from ..errors import EngineError, ForkedProcess
-from .mlx_thread import mlx_memory
+from .mlx_thread import mlx_memory, mlx_thread, on_mlx
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# What is under way when the program ends has so long to end.
+# What is under way there when the program ends has so long to end.
 END_S: Final = 5.0
 START: Final = "import sys; sys.path[:] = {path!r}; from {module} import work; work({descriptor})"
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A process, the way to it, and who waits for its answers, by their jobs' numbers."""
+
+    process: subprocess.Popen[bytes]
+    connection: Connection[Any, Any]
+    waiting: dict[int, Future[Any]] = field(default_factory=dict)
+    closed: bool = False
+
+
+class _There(Exception):
+    """The traceback of an error in the process, as text: the cause of that error here."""
 
 
 class EngineProcess:
     """Runs jobs one after another in a process of its own, which is started with the first and ends with this one.
 
-    A job is a function of a module, by its name; what goes to it and what it returns is pickled. Safe from any thread.
+    A job is a function of a module, by its name, that runs on the MLX thread there; what goes to it and what it
+    returns is pickled. Safe from any thread.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()  # of all below, and of what is sent
-        self._process: subprocess.Popen[bytes] | None = None
-        self._connection: Connection[Any, Any] | None = None
-        self._waiting: dict[int, Future[Any]] = {}
+        self._running: _Running | None = None
         self._numbers = itertools.count()
-        self._pid = os.getpid()
         self._mlx_memory = (0, 0)
-
-    @property
-    def mlx_memory(self) -> tuple[int, int]:
-        """The bytes that MLX has in use there, and those that it keeps for reuse, when it last answered."""
-        return (0, 0) if self.pid is None else self._mlx_memory
+        self._forked = self._registered = self._ended = False
 
     @property
     def pid(self) -> int | None:
         """The number of the process, if it runs."""
-        process = self._process
-        return None if process is None or self._pid != os.getpid() else process.pid
+        running = self._running
+        return None if running is None else running.process.pid
+
+    @property
+    def mlx_memory(self) -> tuple[int, int]:
+        """The bytes that MLX has in use there, and those that it keeps for reuse, when it last answered."""
+        return (0, 0) if self._running is None else self._mlx_memory
 
     def submit(self, job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Sends a job. Its future gives what it returned, or raises its error, or EngineError where the process died.
 
-        Raises ForkedProcess where the process is that of this one's parent.
+        Raises ForkedProcess in a child of the process that used it, EngineError where none can be started.
         """
         future: Future[R] = Future()
         future.set_running_or_notify_cancel()  # it cannot be taken back
         with self._lock:
-            connection = self._connect()
-            number = next(self._numbers)
-            self._waiting[number] = future
-            try:
-                connection.send((number, job, args, kwargs))
-            except OSError:  # it died, and what reads from it says so to everybody who waits
-                if self._waiting.pop(number, None) is not None:
-                    future.set_exception(_died(None))
-        return future
+            while True:
+                fresh = self._running is None
+                running = self._running = self._running or self._start()
+                number = next(self._numbers)
+                running.waiting[number] = future
+                try:
+                    running.connection.send((number, job, args, kwargs))
+                    return future
+                except OSError as error:  # it died before; what reads from it tells the others
+                    running.waiting.pop(number, None)
+                    self._running = None
+                    if fresh:
+                        raise EngineError(f"The engine's process ended as soon as it was started: {error}.") from error
 
     def run(self, job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Sends a job and waits for it. Raises as `submit` and its future do."""
         return self.submit(job, *args, **kwargs).result()
 
-    def close(self) -> None:
-        """Ends the process; the next job starts another. Who still waits gets EngineError."""
+    def close(self, *, within_s: float | None = None) -> None:
+        """Ends the process when it has done what it was given; the next job starts another.
+
+        Where that takes longer than `within_s` it is killed, and who still waits gets EngineError.
+        """
         with self._lock:
-            process, connection = self._process, self._connection
-            self._process = self._connection = None
-            if process is None or connection is None or self._pid != os.getpid():
+            running, self._running = self._running, None
+            if running is None:
                 return
-            atexit.unregister(self.close)
+            running.closed = True
             with suppress(OSError):  # it has died
-                connection.send(None)  # what reads from it closes it when the process has ended
+                running.connection.send(None)
         try:
-            process.wait(END_S)
+            running.process.wait(within_s)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            running.process.kill()
+            running.process.wait()
 
-    def _connect(self) -> Connection[Any, Any]:
-        if self._connection is not None:
-            if self._pid != os.getpid():
-                raise ForkedProcess(
-                    "The engine's process is that of the process which this one was forked from. Start workers with "
-                    "the 'spawn' or 'forkserver' method, or fork before the first text is embedded."
-                )
-            return self._connection
-        self._pid = os.getpid()
+    def forget(self) -> None:
+        """In a forked child: the process is its parent's, and so is whoever waits."""
+        self._lock = threading.Lock()
+        if self._running is not None:
+            self._forked = True
+            self._running.connection.close()  # or the process would not see that the parent is gone
+
+    def _start(self) -> _Running:
+        if self._forked:
+            raise ForkedProcess(
+                "The engine's process is that of the process which this one was forked from. Start workers with the "
+                "'spawn' or 'forkserver' method, or fork before the first text is embedded."
+            )
+        if self._ended:
+            raise EngineError("The interpreter is shutting down, so no more texts can be embedded.")
+        if not sys.executable or getattr(sys, "frozen", False):
+            raise EngineError("This program has no Python of its own to start another with. Set own_process to False.")
+        if not self._registered:
+            atexit.register(self._end)
+            self._registered = True
         ours, theirs = Pipe()
-        start = START.format(path=sys.path, module=__name__, descriptor=theirs.fileno())
-        process = subprocess.Popen(
-            [sys.executable, "-c", start],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=[theirs.fileno()],
-        )
-        theirs.close()
-        self._process, self._connection, self._waiting = process, ours, {}
-        threading.Thread(
-            target=self._read, args=(ours, process, self._waiting), name="chroma-mlx-answers", daemon=True
-        ).start()
-        atexit.register(self.close)
-        return ours
+        path = [each for each in sys.path if isinstance(each, str)]
+        start = START.format(path=path, module=__name__, descriptor=theirs.fileno())
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-c", start],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+            )
+        except OSError as error:
+            ours.close()
+            raise EngineError(f"The engine's process cannot be started: {error}.") from error
+        finally:
+            theirs.close()
+        running = _Running(process, ours)
+        try:
+            threading.Thread(target=self._read, args=(running,), name="chroma-mlx-answers", daemon=True).start()
+        except RuntimeError as error:
+            ours.close()  # which it ends at
+            process.wait()
+            raise EngineError(f"The engine's process cannot be waited for: {error}.") from error
+        return running
 
-    def _read(
-        self, connection: Connection[Any, Any], process: subprocess.Popen[bytes], waiting: dict[int, Any]
-    ) -> None:
+    def _read(self, running: _Running) -> None:
         """Gives every answer to who waits for it, until the process ends."""
-        while True:
-            try:
-                number, value, error, self._mlx_memory = connection.recv()
-            except (EOFError, OSError):
-                break
-            future = waiting.pop(number)
-            if error is None:
-                future.set_result(value)
-            else:
-                future.set_exception(error)
+        with suppress(Exception):  # most of all EOFError; after any other nothing could be read either
+            while self._pass_on(running):
+                pass
         with self._lock:
-            if self._connection is connection:  # it ended by itself
-                self._process = self._connection = None
-                atexit.unregister(self.close)
-            connection.close()
-            left = [waiting.pop(number) for number in list(waiting)]
-        status = process.wait()
+            if self._running is running:
+                self._running = None
+            left = [running.waiting.pop(number) for number in list(running.waiting)]
+        running.connection.close()
+        status = running.process.wait()
         for future in left:
-            future.set_exception(_died(status))
+            future.set_exception(_died(status, closed=running.closed))
+
+    def _pass_on(self, running: _Running) -> bool:
+        number, value, error, there, self._mlx_memory = running.connection.recv()
+        future = running.waiting.pop(number)
+        if error is None:
+            future.set_result(value)
+        else:
+            error.__cause__ = _There(there)
+            future.set_exception(error)
+        return True  # and hold nothing of it meanwhile
+
+    def _end(self) -> None:
+        """At the end of the program: after the MLX thread, whose last pass may be there."""
+        mlx_thread.rest()
+        with self._lock:
+            self._ended = True
+        if not self._forked:
+            self.close(within_s=END_S)
 
 
-def _died(status: int | None) -> EngineError:
-    said = ""
-    if status is not None and status < 0:
-        said = f" by signal {signal.Signals(-status).name}"
-    elif status is not None:
-        said = f" with exit status {status}"
+def _died(status: int, *, closed: bool) -> EngineError:
+    if closed:
+        return EngineError("The engine's process was ended before it had answered.")
+    how = f"by signal {signal.Signals(-status).name}" if status < 0 else f"with exit status {status}"
     return EngineError(
-        f"The engine's process ended{said}. If memory ran out, lower batch_tokens or max_tokens, or take a smaller "
+        f"The engine's process ended {how}. If memory ran out, lower batch_tokens or max_tokens, or take a smaller "
         "model. The next call starts it again."
     )
 
 
-def work(descriptor: int) -> None:
-    """What the process does: every job that comes, until the other side is gone."""
+def work(descriptor: int) -> NoReturn:
+    """What the process does: every job that comes, until it is told to end, or the other side is gone."""
     # Ctrl-C and a service manager's SIGTERM go to both; who started this one says when it is to end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -169,36 +215,41 @@ def work(descriptor: int) -> None:
 
     def send() -> None:
         # The other side may be busy: the next job does not wait until it has read this one's answer.
-        while (answer := answers.get()) is not None:
-            try:
+        with suppress(OSError):  # it is gone
+            while (answer := answers.get()) is not None:
                 connection.send_bytes(answer)
-            except OSError:
-                return  # nobody is there any more
+
+    def do(number: int, job: Callable[[], Any]) -> None:
+        answers.put(_answer(number, job))
 
     sending = threading.Thread(target=send, daemon=True)
     sending.start()
-    while True:
-        try:
-            if (asked := connection.recv()) is None:
-                break
-        except (EOFError, OSError):
-            break
-        number, job, args, kwargs = asked
-        answers.put(_answer(number, job, args, kwargs))
-        del asked, job, args, kwargs  # the next wait may be long
-    answers.put(None)
+    with suppress(EOFError, OSError):  # nobody waits any more for what is under way
+        while (asked := connection.recv()) is not None:
+            number, job, args, kwargs = asked
+            mlx_thread.submit(do, number, partial(job, *args, **kwargs))
+            del asked, job, args, kwargs  # the next wait may be long
+        mlx_thread.submit(answers.put, None)
+        sending.join()
+    os._exit(0)
 
 
-def _answer(number: int, job: Callable[..., Any], args: Any, kwargs: Any) -> bytes:
+def _answer(number: int, job: Callable[[], Any]) -> bytes:
     try:
-        return pickle.dumps((number, job(*args, **kwargs), None, mlx_memory()), pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps((number, on_mlx(job), None, "", mlx_memory()), pickle.HIGHEST_PROTOCOL)
     except BaseException as error:
+        there = f"\n{traceback.format_exc()}"
         error.__cause__ = error.__context__ = None  # they do not travel
         try:
-            return pickle.dumps((number, None, error, mlx_memory()), pickle.HIGHEST_PROTOCOL)
+            answer = pickle.dumps((number, None, error, there, mlx_memory()), pickle.HIGHEST_PROTOCOL)
+            pickle.loads(answer)  # some errors can be packed and not unpacked
+            return answer
         except Exception:
-            said = "".join(traceback.format_exception(error))
-            return pickle.dumps((number, None, EngineError(f"The engine's process failed: {said}"), mlx_memory()))
+            failed = EngineError(f"The engine's process failed: {type(error).__name__}: {error}")
+            return pickle.dumps((number, None, failed, there, mlx_memory()))
 
 
 engine_process: Final = EngineProcess()
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=engine_process.forget)

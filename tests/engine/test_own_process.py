@@ -67,7 +67,7 @@ def kill_it() -> None:
     process = engine_process.pid
     assert process is not None
     os.kill(process, signal.SIGKILL)
-    assert is_gone(process)
+    psutil.wait_procs([psutil.Process(process)], timeout=10)
 
 
 @pytest.mark.parametrize("name", ["official-float32", "mlx-4bit"])
@@ -98,8 +98,9 @@ def test_an_error_comes_back_as_it_was_raised(process: EngineProcess) -> None:
     with pytest.raises(InputError, match="a text of the call") as raised:
         process.run(raise_input_error, 3)
     assert raised.value.index == 3
-    with pytest.raises(EngineError, match="of the inside"):
+    with pytest.raises(EngineError, match="of the inside") as raised:
         process.run(raise_what_cannot_travel)
+    assert "in raise_what_cannot_travel" in str(raised.value.__cause__), "where it was raised is lost"
     assert process.run(abs, -1) == 1
 
 
@@ -113,6 +114,38 @@ def test_who_waits_for_a_process_that_is_killed_is_told_and_the_next_call_starts
     with pytest.raises(EngineError, match=r"ended by signal SIGKILL.*starts it again"):
         waiting.result(60)
     assert process.run(os.getpid) == process.pid != killed
+
+
+def test_an_answer_that_is_under_way_when_it_is_closed_arrives_and_later_calls_start_another(
+    process: EngineProcess,
+) -> None:
+    slow, large = process.submit(time.sleep, 0.2), process.submit(bytes, 10**8)
+    process.close()
+    assert slow.result(60) is None
+    assert len(large.result(60)) == 10**8
+    assert process.run(abs, -1) == 1
+
+
+def test_one_that_takes_too_long_to_end_is_killed(process: EngineProcess) -> None:
+    waiting = process.submit(time.sleep, 600)
+    process.close(within_s=0.1)
+    with pytest.raises(EngineError, match="was ended before it had answered"):
+        waiting.result(60)
+
+
+def test_where_no_thread_can_be_started_nobody_waits_for_ever(
+    process: EngineProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        for _ in range(2):
+            with pytest.raises(EngineError, match="can't start new thread"):
+                process.submit(abs, -1)
+    assert process.pid is None
+    assert process.run(abs, -1) == 1
 
 
 def test_it_ends_when_it_is_told_to_and_not_by_a_signal_that_is_for_the_program(process: EngineProcess) -> None:
@@ -140,7 +173,7 @@ def test_other_files_are_not_computed_with_where_the_process_has_to_load_again(t
     weights.write_bytes(weights.read_bytes()[:-4] + b"\x00\x00\x80\x3f")
     kill_it()
     for _ in range(2):
-        with pytest.raises(CheckpointError, match="were changed after it was loaded"):
+        with pytest.raises(CheckpointError, match="were changed after they were loaded"):
             function.encode(["a"])
 
 
@@ -152,15 +185,31 @@ def test_a_checkpoint_that_cannot_be_loaded_says_why(tmp_path: Path) -> None:
 
 
 def test_its_memory_is_counted() -> None:
+    unload_models()
+    before = take_held()
     function = MLXEmbeddingFunction(str(CHECKPOINTS / "official-float32"), device="cpu", own_process=True)
     function.encode(TEXTS)
-    before = take_held()
-    assert before.weights_bytes > 0
-    assert b"chroma_mlx_engine_process_resident_memory_bytes" in expose()
+    held = take_held()
+    assert held.weights_bytes > before.weights_bytes == 0
+    assert held.active_bytes > before.active_bytes
+    assert b"chroma_mlx_engine_process_" in expose() or not Path("/proc").exists()
+    unload_models()
+    assert b"chroma_mlx_engine_process_" not in expose()
+
+
+def test_forgotten_models_free_the_process() -> None:
+    function = MLXEmbeddingFunction(str(CHECKPOINTS / "official-float32"), device="cpu", own_process=True)
+    function.encode(["a"])
+    process = engine_process.pid
+    assert process is not None
+    unload_models()
+    assert engine_process.pid is None
+    assert is_gone(process)
+    assert function.encode(["a"]).shape .shape == (1, 64)
 
 
 PROGRAM = """
-import os, signal, sys
+import os, signal, sys, warnings
 from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.engine.own_process import engine_process
 function = MLXEmbeddingFunction(sys.argv[1], device="cpu", own_process=True)
@@ -168,11 +217,13 @@ assert function.encode(["a"]).shape == (1, 32)
 assert "mlx.core" not in sys.modules, "MLX was loaded twice"
 print(engine_process.pid, flush=True)
 if sys.argv[2] == "fork":
+    warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads, which is what this is about
     if (child := os.fork()) == 0:
-        try:
-            function.encode(["b"])
-        except Exception as error:
-            print(type(error).__name__, flush=True)
+        for job in (lambda: function.encode(["b"]), lambda: engine_process.run(abs, -1)):
+            try:
+                job()
+            except Exception as error:
+                print(type(error).__name__, flush=True)
         os._exit(0)
     os.waitpid(child, 0)
     function.encode(["c"])
@@ -189,4 +240,4 @@ def test_it_is_gone_when_the_program_is(tmp_path: Path, how: str, status: int) -
     assert (done.returncode, done.stderr) == (status, "")
     process, *said = done.stdout.split()
     assert is_gone(int(process))
-    assert said == (["ForkedProcess"] if how == "fork" else [])
+    assert said == (["ForkedProcess"] * 2 if how == "fork" else [])
