@@ -205,7 +205,7 @@ def test_forgotten_models_free_the_process() -> None:
     unload_models()
     assert engine_process.pid is None
     assert is_gone(process)
-    assert function.encode(["a"]).shape .shape == (1, 64)
+    assert function.encode(["a"]).shape[0] == 1
 
 
 PROGRAM = """
