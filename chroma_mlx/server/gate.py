@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import os
 import re
 import sys
 import time
-import uuid
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 import orjson
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -59,10 +58,15 @@ def has_key(headers: Mapping[str, str], key: str | None) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), key.encode())
 
 
+def headers_of(scope: Scope) -> dict[str, str]:
+    """The headers of a request by their names in lower case; of several of a name the first."""
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+
+
 def request_id_of(headers: Mapping[str, str]) -> str:
     """The client's own id of the request, or a new one."""
     given = headers.get("x-request-id", "")
-    return given if REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
 
 
 class Gate:
@@ -88,16 +92,15 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, headers, status = time.perf_counter(), Headers(scope=scope), 0
-        request_id = request_id_of(headers)
-        scope.setdefault("state", {})["request_id"] = request_id
-        about: dict[str, Any] = scope["state"].setdefault("about", {})
+        started, headers, status = time.perf_counter(), headers_of(scope), 0
+        request_id, about = request_id_of(headers), dict[str, Any]()
+        scope.setdefault("state", {}).update(request_id=request_id, about=about, headers=headers)
 
         async def answer(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["x-request-id"] = request_id
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
             await send(message)
 
         try:
@@ -129,7 +132,7 @@ class Gate:
                 },
             )
 
-    def _refusal(self, path: str, headers: Headers) -> Problem | None:
+    def _refusal(self, path: str, headers: Mapping[str, str]) -> Problem | None:
         if path not in OPEN_PATHS and not has_key(headers, self._key):
             return NO_KEY
         if self._hosts is not None and path not in OPEN_PATHS and not is_host(headers.get("host", ""), self._hosts):

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from pydantic import ValidationError
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,7 +32,7 @@ class Shed:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         model = BODIES.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if model is None or not self._service.crowded or not is_json(Headers(scope=scope).get("content-type", "")):
+        if model is None or not self._service.crowded or not is_json(scope["state"]["headers"].get("content-type", "")):
             await self._app(scope, receive, send)
             return
         messages, failed = await _read_all(receive)
