@@ -6,9 +6,11 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
+from contextlib import suppress
 from types import FrameType
 from typing import Final
 
@@ -30,6 +32,8 @@ DRAIN_SECONDS: Final = 30
 IDLE_SECONDS: Final = 75
 # Connections that wait to be accepted.
 BACKLOG: Final = 2048
+# Connections and files at once, where the system lets a process have so many; macOS gives 256 unasked.
+OPEN_FILES: Final = 10_240
 # Longest that a thread keeps the interpreter while others want it.
 SWITCH_SECONDS: Final = 0.0001
 
@@ -42,6 +46,7 @@ def run(options: ServerOptions) -> int:
     Returns 1 where a model could not be loaded. Raises OSError where it cannot listen, KeyboardInterrupt at SIGINT.
     """
     _log_as_json_lines()
+    _allow_connections()
     service, told = EmbeddingService(options), _Told()
     signal.signal(signal.SIGTERM, told)
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
@@ -151,6 +156,15 @@ class _Server(uvicorn.Server):
             if self.force_exit:  # told to stop a second time; what is left of the loop's tasks ends with it
                 stopping.cancel()
             await asyncio.wait({stopping}, timeout=0.1)
+
+
+def _allow_connections() -> None:
+    """Raises the limit of open files of this process, never lowers it: a connection beyond it would not be answered."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        with suppress(OSError, ValueError):  # the system has a bound of its own
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _log_as_json_lines() -> None:

@@ -12,11 +12,14 @@ import time
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 import uvicorn
 from served import Served, serve
 
 from chroma_mlx.server import run
+
+LINUX = sys.platform == "linux"
 
 
 def test_it_stops_when_what_is_under_way_is_answered(tmp_path: Path) -> None:
@@ -73,6 +76,38 @@ def test_a_model_that_is_not_to_be_had_ends_the_server_with_its_reason(tmp_path:
     found = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert found.returncode == 1
     assert "could not be loaded" in found.stderr
+
+
+def test_the_engine_is_a_process_of_its_own_and_is_started_again_when_it_dies(tmp_path: Path) -> None:
+    with serve(tmp_path) as served:
+        (engine,) = psutil.Process(served.process.pid).children()
+        assert not LINUX or b"libmlx" not in Path(f"/proc/{served.process.pid}/maps").read_bytes()
+        body = {"texts": ["a text"]}
+        before = httpx.post(f"{served.url}/embed", json=body).json()["embeddings"]
+        assert not LINUX or "chroma_mlx_engine_process_" in httpx.get(f"{served.url}/metrics").text
+        engine.kill()
+        engine.wait(10)
+        assert httpx.post(f"{served.url}/embed", json=body, timeout=60).json()["embeddings"] == before
+        (engine,) = psutil.Process(served.process.pid).children()
+        assert served.stop() == 0
+        assert not engine.is_running()
+
+
+LIMITED = """
+import resource, sys
+hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (int(sys.argv[1]), hard))
+from chroma_mlx.server.run import OPEN_FILES, _allow_connections
+_allow_connections()
+now, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+assert most == hard, "what an administrator may do was given away"
+print(now >= (OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)))
+"""
+
+
+def test_it_lets_itself_have_more_connections_than_the_system_gives_unasked() -> None:
+    command = [sys.executable, "-c", LIMITED, "256"]
+    assert subprocess.run(command, capture_output=True, text=True, timeout=60).stdout == "True\n"
 
 
 def test_a_key_from_a_file(tmp_path: Path) -> None:
