@@ -143,10 +143,12 @@ def read_items(items: Iterable[Any], source: str, columns: Columns) -> Iterator[
             values = {columns.text: item}
         elif isinstance(item, GivenRecord):
             values = {columns.text: item.text, columns.id or "id": item.id, "metadata": item.metadata}
+        metadata: Mapping[Any, Any] = {}
         if isinstance(values, Mapping) and isinstance(nested := values.get("metadata"), Mapping | None):
-            values = {**{key: value for key, value in values.items() if key != "metadata"}, **(nested or {})}
+            values = {key: value for key, value in values.items() if key != "metadata"}
+            metadata = nested or {}
         excerpt = str(item)[:2000].encode("utf-8", "replace").decode()
-        row = Row(source=source, place=place, values=values, excerpt=excerpt, size=0)
+        row = Row(source=source, place=place, values=values, excerpt=excerpt, size=0, metadata=metadata)
         if isinstance(item, GivenRecord) and item.vector is not None:
             yield row.refuse("it has a vector of its own, which is for the router's upsert", id=item.id)
         else:

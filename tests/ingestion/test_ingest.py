@@ -239,6 +239,21 @@ def test_records_in_memory_are_read_as_they_come(client: ClientAPI) -> None:
     }
 
 
+def test_the_metadata_of_a_record_say_nothing_of_its_id_and_text(client: ClientAPI) -> None:
+    caption = {"id": 42, "text": "caption"}
+    given = [Record("a", text="one", metadata=caption), {"id": "b", "text": "two", "metadata": caption}]
+    assert counts(run(given, client)) == {"added": 2}
+    stored = contents(client.get_collection("notes"))
+    assert {id: text for id, (text, _, _) in stored.items()} == {"a": "one", "b": "two"}
+    assert all(metadata.items() > caption.items() for _, metadata, _ in stored.values())
+
+
+def test_a_column_and_a_key_of_the_metadata_of_one_name_are_refused(client: ClientAPI) -> None:
+    result = run([{"id": "a", "text": "one", "n": 1, "metadata": {"n": 2}}], client)
+    assert counts(result) == {"failed": 1}
+    assert "its metadata have the key 'n', as which a column is named" in result.rejects[0].reason
+
+
 def test_standard_input_is_a_source(client: ClientAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     for expected in ({"added": 2}, {"unchanged": 2}):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "one"}\n{"text": "two"}\n')))

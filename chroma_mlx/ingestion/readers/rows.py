@@ -7,7 +7,7 @@ import decimal
 import json
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
 from ...router.metadata import read_metadata
@@ -34,13 +34,17 @@ class Columns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A row as a format has it, and where it stands. `values` is a mapping, or whatever was found instead."""
+    """A row as a format has it, and where it stands. `values` is a mapping, or whatever was found instead.
+
+    `metadata` are more columns, whose names say nothing of the row's text and id.
+    """
 
     source: str
     place: Mapping[str, int]
     values: object
     excerpt: str
     size: int
+    metadata: Mapping[Any, Any] = field(default_factory=dict)
 
     def refuse(self, reason: str, *, id: str | None = None) -> Reject:
         """The row as a reject."""
@@ -67,8 +71,10 @@ def read_row(row: Row, columns: Columns) -> Document | Reject:
     text = values.pop(columns.text)
     if problem := text_problem(text):
         return row.refuse(f"its text, column {columns.text!r}, {problem}", id=own_id)
+    if twice := [key for key in row.metadata if key in values]:
+        return row.refuse(f"its metadata have the key {twice[0]!r}, as which a column is named; rename one", id=own_id)
     try:
-        metadata = read_columns(values)
+        metadata = read_columns({**values, **row.metadata})
     except ValueError as error:
         return row.refuse(f"its metadata {error}", id=own_id)
     return Document(
