@@ -188,6 +188,19 @@ def test_sync_deletes_nothing_that_a_refused_record_may_stand_for(client: Client
     assert f"Nothing of {file} was deleted" in result.notes[0]
 
 
+@pytest.mark.parametrize("id_column", ["id", None])
+def test_sync_deletes_no_rows_behind_a_quote_that_is_not_closed(
+    client: ClientAPI, folder: Path, id_column: str | None
+) -> None:
+    file = folder / "a.csv"
+    file.write_text("id,text\n1,one\n2,two\n3,three\n")
+    run(file, client, id_column=id_column)
+    before = contents(client.get_collection("notes"))
+    file.write_text('id,text\n1,"one\n2,two\n3,three\n')
+    assert counts(run(file, client, id_column=id_column, sync=True)) == {"failed": 1}
+    assert contents(client.get_collection("notes")) == before
+
+
 def test_a_file_that_cannot_be_read_keeps_its_passages(client: ClientAPI, folder: Path) -> None:
     (folder / "a.txt").write_text("A text.")
     run(folder, client)

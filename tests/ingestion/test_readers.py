@@ -155,6 +155,10 @@ def test_tsv_is_csv_with_tabs() -> None:
     [
         (b"text,a\none\n", "it has 1 values, and the header 2, at line 2", "s:1"),
         (b"text\ncaf\xe9\n", "it is not UTF-8, at line 2", "s:1"),
+        (b'text\n"one" more\n', "it is no row of CSV, from line 2 to line 2: ',' expected after '\"'", "s:1"),
+        (b'text\n"one\ntwo\n', "it is no row of CSV, from line 2 to line 3: unexpected end of data", None),
+        (b'text,a\none,"1\ntwo,2\n"three",3\n', "from line 2 to line 4: ',' expected after '\"'", None),
+        (b'text,a\n"one\ntwo,2"\n', "it has 1 values, and the header 2, at line 3", None),
         (b"body\none\n", "its header has no column 'text'; its columns are 'body'", None),
         (b"text,a,a\none,1,2\n", "its header names a column twice", None),
         (b"", "it is empty; its first line must name the columns", None),
@@ -167,7 +171,7 @@ def test_bad_csv_is_refused(content: bytes, reason: str, id: str | None) -> None
 
 
 def test_a_bad_csv_row_does_not_end_the_file() -> None:
-    found = read(read_csv, b"text\nx\xff\ntwo\n")
+    found = read(read_csv, b'text\nx\xff\n"x"x\ntwo\n')
     assert [each.text for each in found if isinstance(each, Document)] == ["two"]
 
 
