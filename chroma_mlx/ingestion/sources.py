@@ -84,29 +84,33 @@ class Sources:
             own = name if name == STANDARD_INPUT else self._name_of(name)
             folder = "" if own == "." else f"{own.rstrip('/')}/"
             inside = os.path.isdir(name) and source.startswith(folder)
-            if source == own or (inside and self._fits(source[len(folder) :])):
+            if source == own or (inside and self._would_read(name, source[len(folder) :])):
                 return True
         return False
 
     def _walk(self, folder: str) -> Iterator[str]:
         for parent, folders, names in os.walk(folder, onerror=_raise):
-            folders[:] = sorted(each for each in folders if not each.startswith("."))
-            for name in sorted(names):
-                path = os.path.join(parent, name)
-                if name.startswith(".") or (
-                    self.skip is not None and os.path.abspath(path) == os.path.abspath(self.skip)
-                ):
-                    continue
-                # Whoever opened a pipe would wait for somebody to write to it.
-                regular = os.path.isfile(path) or not os.path.exists(path)
-                if regular and self._fits(os.path.relpath(path, folder)):
+            folders[:] = sorted(name for name in folders if _enters(os.path.join(parent, name)))
+            for path in sorted(os.path.join(parent, name) for name in names):
+                if self._takes(path, os.path.relpath(path, folder)):
                     yield path
 
-    def _fits(self, relative: str) -> bool:
+    def _would_read(self, folder: str, relative: str) -> bool:
+        """Whether `_walk` would come to a file of a folder, were it there."""
+        parents = [os.path.join(folder, relative[:place]) for place, mark in enumerate(relative) if mark == "/"]
+        return self._takes(os.path.join(folder, relative), relative) and all(map(_enters, parents))
+
+    def _takes(self, path: str, relative: str) -> bool:
+        """Whether a file, whose path below the folder that was named is `relative`, is read or would be."""
+        name = os.path.basename(path)
+        known = os.path.splitext(name)[1].lower() in BY_ENDING
         if self.globs:
-            name = os.path.basename(relative)
-            return any(fnmatch.fnmatch(relative, glob) or fnmatch.fnmatch(name, glob) for glob in self.globs)
-        return os.path.splitext(relative)[1].lower() in BY_ENDING
+            matches = any(fnmatch.fnmatch(each, glob) for glob in self.globs for each in (relative, name))
+            known = matches and (known or self.format is not None)
+        if not known or name.startswith(".") or (self.skip is not None and _same_path(path, self.skip)):
+            return False
+        # Whoever opened a pipe would wait for somebody to write to it.
+        return os.path.isfile(path) or not os.path.exists(path)
 
     def _file(self, path: str, *, named: bool) -> File | None:
         if path == STANDARD_INPUT:
@@ -127,6 +131,15 @@ class Sources:
         if relative == os.pardir or relative.startswith(os.pardir + os.sep):
             raise ConfigError(f"{path!r} is not below the base {str(self.base)!r}. Set --base to a folder above it.")
         return relative.replace(os.sep, "/")
+
+
+def _enters(folder: str) -> bool:
+    """Whether what is in a folder below the one that was named is read."""
+    return not os.path.basename(folder).startswith(".") and not os.path.islink(folder)
+
+
+def _same_path(one: str, other: Path) -> bool:
+    return os.path.abspath(one) == os.path.abspath(other)
 
 
 def _raise(error: OSError) -> NoReturn:

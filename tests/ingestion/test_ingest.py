@@ -154,6 +154,26 @@ def test_sync_leaves_files_alone_that_the_globs_would_not_read(client: ClientAPI
     assert ids(client) == {"b.txt", "c.md"}
 
 
+def test_sync_leaves_files_alone_that_are_read_only_when_they_are_named(
+    client: ClientAPI, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/linked.txt").write_text("linked")
+    (folder / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (folder / ".deep").mkdir()
+    apart = [folder / name for name in (".draft.txt", ".deep/deep.txt", "no-ending")]
+    for file in [*apart, folder / "seen.txt", folder / "gone.txt"]:
+        file.write_text("one")
+    run([*apart, folder / "gone.txt"], client, base=folder, format="text")
+    run(folder / "link", client, base=folder)
+    (folder / "gone.txt").unlink()
+    options: dict[str, Any] = {"base": folder, "globs": ["*"], "sync": True}
+    assert counts(run(folder, client, **options)) == {"added": 1, "deleted": 1}
+    assert ids(client) == {".draft.txt", ".deep/deep.txt", "no-ending", "link/linked.txt", "seen.txt"}
+    (folder / "link").unlink()  # now it is gone, not only unread
+    assert counts(run(folder, client, recheck=True, **options)) == {"unchanged": 1, "deleted": 1}
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems know no such names")
 def test_a_file_whose_name_is_no_text_is_refused(client: ClientAPI, folder: Path) -> None:
     (folder / "fine.txt").write_text("one")
