@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -18,6 +19,7 @@ from ingested import contents, numbered, write_jsonl
 
 from chroma_mlx import EmbeddingRouter, IngestResult, MockEmbeddingFunction, ingest
 from chroma_mlx.errors import ConfigError, EngineError, IngestStopped, InputError, MissingPackage
+from chroma_mlx.ingestion.passage import Passage
 from chroma_mlx.ingestion.store import Store
 from chroma_mlx.router import Record
 
@@ -92,6 +94,31 @@ def test_only_an_edited_record_is_embedded_again(client: ClientAPI, folder: Path
     assert counts(result) == {"updated": 1, "unchanged": 49}
     assert result.embedded == 1
     assert contents(client.get_collection("notes"))["r7"][0] == "edited"
+
+
+def test_of_edits_that_are_far_apart_only_the_edited_records_are_held(
+    client: ClientAPI, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chroma_mlx.ingestion.preparing.DOCUMENTS_A_BLOCK", 10)
+    held: list[int] = []
+
+    class Noting(Counting):
+        def __call__(self, input: Documents) -> Embeddings:
+            held.append(sum(isinstance(each, Passage) for each in gc.get_objects()))
+            return super().__call__(input)
+
+    rows = [{"id": f"r{number}", "text": f"{number}\n\n{long_text('it', 8)}"} for number in range(100)]
+    file = write_jsonl(folder / "a.jsonl", rows)
+    options: dict[str, Any] = {"id_column": "id", "passage_tokens": 60}
+    passages = run(file, client, embedding_function=Noting(), **options).added
+    assert passages >= 300
+    for row in rows[::10]:
+        row["text"] = f"edited {row['text']}"
+    write_jsonl(file, rows)
+    held.clear()
+    result = run(file, client, embedding_function=Noting(), **options)
+    assert counts(result) == {"updated": 10, "unchanged": passages - 10}
+    assert max(held) <= 60, f"{max(held)} passages were held, of which 10 were edited"
 
 
 def test_other_metadata_is_stored_without_embedding(client: ClientAPI, folder: Path) -> None:
