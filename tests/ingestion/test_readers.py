@@ -194,6 +194,35 @@ def test_parquet_rows_are_records(tmp_path: Path) -> None:
     assert "is null" in third.reason
 
 
+def unchecked(values: list[Any], kind: Any) -> Any:
+    """Bytes as text, as from a writer that does not look whether they are."""
+    return pyarrow.array(values).cast(kind, safe=False)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "id"),
+    [
+        ("text", unchecked([b"one", b"caf\xe9", b"three"], pyarrow.string()), "b"),
+        ("id", unchecked([b"a", b"\xff", b"c"], pyarrow.string()), None),
+        ("deep", unchecked([[b"a"], [b"\xff"], []], pyarrow.list_(pyarrow.string())), "b"),
+        ("day", pyarrow.array([0, 10**9, 1], pyarrow.date32()), "b"),
+        ("time", pyarrow.array([0, 2**62, 1], pyarrow.timestamp("us")), "b"),
+        ("there", pyarrow.array([None, 1, None], pyarrow.timestamp("us", tz="No/Where")), "b"),
+    ],
+)
+def test_a_parquet_row_with_a_value_that_cannot_be_read_is_refused_alone(
+    column: str, values: Any, id: str | None
+) -> None:
+    table = pyarrow.table({"id": ["a", "b", "c"], "text": ["one", "two", "three"], **{column: values}})
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(table, file)
+    first, bad, last = read(read_parquet, file.getvalue(), NAMED)
+    assert isinstance(bad, Reject)
+    assert f"its column {column!r} cannot be read: " in bad.reason
+    assert (bad.place, bad.id) == ({"row": 2}, id)
+    assert [each.record_id for each in (first, last) if isinstance(each, Document)] == ["a", "c"]
+
+
 def test_what_is_no_parquet_or_lacks_the_column_is_refused(tmp_path: Path) -> None:
     assert "it cannot be read as Parquet behind row 0" in only_reject(read(read_parquet, b"nothing of the kind")).reason
     pyarrow.parquet.write_table(pyarrow.table({"body": ["one"]}), tmp_path / "t.parquet")

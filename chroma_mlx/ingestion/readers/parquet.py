@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from ..passage import MOST_SHOWN, Document, Reject
 from .rows import Columns, Row, read_row
@@ -27,10 +27,33 @@ def read_parquet(file: BinaryIO, source: str, columns: Columns) -> Iterator[Docu
             return
         size = file.seek(0, 2) // max(1, table.metadata.num_rows)  # of a row, on the mean
         for batch in table.iter_batches(batch_size=ROWS, use_threads=False):
-            for values in batch.to_pylist():
+            for values, problem in _values(batch):
                 number += 1
                 excerpt = str(values.get(columns.text))[:MOST_SHOWN].encode("utf-8", "replace").decode()
                 row = Row(source=source, place={"row": number}, values=values, excerpt=excerpt, size=size)
-                yield read_row(row, columns)
+                found = read_row(row, columns)
+                if problem is not None:
+                    found = row.refuse(problem, id=found.record_id if isinstance(found, Document) else found.id)
+                yield found
     except (pyarrow.ArrowException, OSError) as error:
         yield Reject(source=source, reason=f"it cannot be read as Parquet behind row {number}: {error}")
+
+
+def _values(batch: Any) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """The values of each row by column, without those that have no form in Python, and what is wrong with these."""
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError):
+        yield from (_read_cells(batch.slice(place, 1)) for place in range(batch.num_rows))
+    else:
+        yield from ((row, None) for row in rows)
+
+
+def _read_cells(row: Any) -> tuple[dict[str, Any], str | None]:
+    values, problem = dict[str, Any](), None
+    for name, column in zip(row.schema.names, row.columns, strict=True):
+        try:
+            [values[name]] = column.to_pylist()
+        except (ValueError, OverflowError) as error:  # no UTF-8, or a date beyond the years that Python has
+            problem = f"its column {name!r} cannot be read: {error}"
+    return values, problem
