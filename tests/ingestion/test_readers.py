@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from chroma_mlx.ingestion.readers.formats import FORMATS, Format
 from chroma_mlx.ingestion.readers.jsonl import read_jsonl
 from chroma_mlx.ingestion.readers.parquet import read_parquet
 from chroma_mlx.ingestion.readers.rows import Columns
+from chroma_mlx.ingestion.sources import read_items
 
 PLACE = Columns()
 NAMED = Columns(id="id")
@@ -258,6 +260,32 @@ def test_a_file_that_is_no_document_is_refused_and_known_by_its_source(
 def test_a_document_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chroma_mlx.ingestion.readers.documents.MAX_DOCUMENT_BYTES", 10)
     assert "it has more than 10 bytes; split it" in only_reject(read(read_text, b"x" * 11)).reason
+
+
+def test_a_text_of_a_record_that_is_too_large_is_refused_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MAX_DOCUMENT_BYTES", 10)
+    found = list(read_items(["x" * 10, "é" * 5, "é" * 6, "x" * 11], "s", PLACE))
+    assert [each.text for each in found if isinstance(each, Document)] == ["x" * 10, "é" * 5]
+    reasons = [each.reason for each in found if isinstance(each, Reject)]
+    assert reasons == ["its text, column 'text', has more than 10 bytes; split it"] * 2
+
+
+@pytest.mark.parametrize("repeated", [False, True], ids=["distinct", "repeated"])
+def test_of_large_parquet_rows_only_a_few_are_held(repeated: bool) -> None:
+    file, peak = io.BytesIO(), 0
+    table = pyarrow.table({"text": [f"{0 if repeated else number:0200000}" for number in range(300)]})
+    pyarrow.parquet.write_table(table, file, use_dictionary=repeated, write_batch_size=5)  # pages of 1 MB
+    del table
+    # Arrow decodes a repeated text for all rows at once; as Python's texts they are to be few.
+    tracemalloc.start()
+    taken = (lambda: tracemalloc.get_traced_memory()[0]) if repeated else pyarrow.total_allocated_bytes
+    before = taken()
+    for each in read_parquet(file, "s", PLACE):
+        assert isinstance(each, Document)
+        peak = max(peak, taken() - before)
+    tracemalloc.stop()
+    assert each.place == {"row": 300}
+    assert peak < 25 * 2**20, f"{peak:,} bytes were held, of 60,000,000"
 
 
 def test_html_becomes_markdown_with_its_headings_and_nothing_that_is_not_shown() -> None:

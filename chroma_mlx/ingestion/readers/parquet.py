@@ -8,7 +8,9 @@ from typing import Any, BinaryIO, Final
 from ..passage import MOST_SHOWN, Document, Reject
 from .rows import Columns, Row, read_row
 
+# What is decoded at once.
 ROWS: Final = 1_024
+BYTES: Final = 8 * 2**20
 
 
 def read_parquet(file: BinaryIO, source: str, columns: Columns) -> Iterator[Document | Reject]:
@@ -26,7 +28,7 @@ def read_parquet(file: BinaryIO, source: str, columns: Columns) -> Iterator[Docu
             yield Reject(source=source, reason=f"it has no column {missing[0]!r}; its columns are {shown}")
             return
         size = file.seek(0, 2) // max(1, table.metadata.num_rows)  # of a row, on the mean
-        for batch in table.iter_batches(batch_size=ROWS, use_threads=False):
+        for batch in _batches(table):
             for values, problem in _values(batch):
                 number += 1
                 excerpt = str(values.get(columns.text))[:MOST_SHOWN].encode("utf-8", "replace").decode()
@@ -37,6 +39,17 @@ def read_parquet(file: BinaryIO, source: str, columns: Columns) -> Iterator[Docu
                 yield found
     except (pyarrow.ArrowException, OSError) as error:
         yield Reject(source=source, reason=f"it cannot be read as Parquet behind row {number}: {error}")
+
+
+def _batches(table: Any) -> Iterator[Any]:
+    """The rows of a file, one group of them after another, about `BYTES` together as the file states their size."""
+    for group in range(table.metadata.num_row_groups):
+        stated = table.metadata.row_group(group)
+        rows = max(1, min(ROWS, BYTES * stated.num_rows // max(1, stated.total_byte_size)))
+        for batch in table.iter_batches(batch_size=rows, row_groups=[group], use_threads=False):
+            # A text that is in many rows is stated once, and decoded for each.
+            step = max(1, batch.num_rows * BYTES // max(1, batch.nbytes))
+            yield from (batch.slice(start, step) for start in range(0, batch.num_rows, step))
 
 
 def _values(batch: Any) -> Iterator[tuple[dict[str, Any], str | None]]:

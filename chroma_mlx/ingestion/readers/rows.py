@@ -111,7 +111,11 @@ def text_problem(text: object) -> str | None:
         return "is null" if text is None else f"is a {type(text).__name__}, not a text"
     if not text.strip():
         return "is empty"
-    return surrogate_problem(text)
+    if problem := surrogate_problem(text):
+        return problem
+    # No character has more than 4 bytes, so that most texts need not be encoded to know.
+    too_long = 4 * len(text) > MAX_DOCUMENT_BYTES and len(text.encode()) > MAX_DOCUMENT_BYTES
+    return f"has more than {MAX_DOCUMENT_BYTES:,} bytes; split it" if too_long else None
 
 
 def _read_id(value: object) -> str:
