@@ -30,9 +30,10 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordChanges:
-    """What a record changes, or a part of it; `record` need not have its passages any more. `stale` ids are deleted before anything of it is written.
+    """What a record changes, or a part of it. `stale` ids are deleted before anything of it is written.
 
     `embed` passages are new or have another text; of `relabel`, which are written first, only the metadata differ.
+    `record` says whose they are, and need not have its passages any more.
     """
 
     record: Record

@@ -6,7 +6,7 @@ import contextlib
 import fnmatch
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -37,6 +37,9 @@ class Sources:
     globs: tuple[str, ...] = ()
     base: Path | None = None
     skip: Path | None = None
+    # Of those named, the names as sources, and (the beginning of what is in it, where it is) of each folder.
+    _names: frozenset[str] = field(init=False, repr=False, compare=False)
+    _folders: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Raises ConfigError or InputError for what cannot be read at all, MissingPackage where a reader is missing."""
@@ -57,6 +60,11 @@ class Sources:
             )
         for format in sorted(formats):
             FORMATS[format].check()
+        own = {name: name if name == STANDARD_INPUT else self._name_of(name) for name in self.named}
+        folders = [name for name in own if os.path.isdir(name)]
+        starts = ["" if own[name] == "." else f"{own[name].rstrip('/')}/" for name in folders]
+        object.__setattr__(self, "_names", frozenset(own.values()))
+        object.__setattr__(self, "_folders", tuple(zip(starts, folders, strict=True)))
 
     def files(self) -> Iterator[File]:
         """Each file once, those of a folder in the order of their names."""
@@ -80,13 +88,9 @@ class Sources:
 
     def covers(self, source: str) -> bool:
         """Whether a source is one of those named, or would be read in a folder that is, were it there."""
-        for name in self.named:
-            own = name if name == STANDARD_INPUT else self._name_of(name)
-            folder = "" if own == "." else f"{own.rstrip('/')}/"
-            inside = os.path.isdir(name) and source.startswith(folder)
-            if source == own or (inside and self._would_read(name, source[len(folder) :])):
-                return True
-        return False
+        return source in self._names or any(
+            source.startswith(own) and self._would_read(folder, source[len(own) :]) for own, folder in self._folders
+        )
 
     def _walk(self, folder: str) -> Iterator[str]:
         for parent, folders, names in os.walk(folder, onerror=_raise):
@@ -98,7 +102,8 @@ class Sources:
     def _would_read(self, folder: str, relative: str) -> bool:
         """Whether `_walk` would come to a file of a folder, were it there."""
         parents = [os.path.join(folder, relative[:place]) for place, mark in enumerate(relative) if mark == "/"]
-        return self._takes(os.path.join(folder, relative), relative) and all(map(_enters, parents))
+        inside = not os.path.isabs(relative)  # of the base itself, where that was named, others are none
+        return inside and self._takes(os.path.join(folder, relative), relative) and all(map(_enters, parents))
 
     def _takes(self, path: str, relative: str) -> bool:
         """Whether a file, whose path below the folder that was named is `relative`, is read or would be."""

@@ -20,6 +20,7 @@ from ingested import contents, numbered, write_jsonl
 from chroma_mlx import EmbeddingRouter, IngestResult, MockEmbeddingFunction, ingest
 from chroma_mlx.errors import ConfigError, EngineError, IngestStopped, InputError, MissingPackage
 from chroma_mlx.ingestion.passage import Passage
+from chroma_mlx.ingestion.sources import Sources
 from chroma_mlx.ingestion.store import Store
 from chroma_mlx.router import Record
 
@@ -171,6 +172,17 @@ def test_sync_leaves_other_sources_and_other_peoples_records_alone(
     assert ids(client) == {"other", "mine", "r0"}
 
 
+def test_sync_with_a_base_leaves_files_elsewhere_alone_that_were_named_without(
+    client: ClientAPI, folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.txt"
+    for file in (other, folder / "a.txt"):
+        file.write_text("one")
+    run(other, client)
+    assert counts(run(folder, client, base=folder, sync=True)) == {"added": 1}
+    assert ids(client) == {str(other), "a.txt"}
+
+
 def test_sync_leaves_files_alone_that_the_globs_would_not_read(client: ClientAPI, folder: Path) -> None:
     for name in ("a.md", "b.txt"):
         (folder / name).write_text(name)
@@ -199,6 +211,20 @@ def test_sync_leaves_files_alone_that_are_read_only_when_they_are_named(
     assert ids(client) == {".draft.txt", ".deep/deep.txt", "no-ending", "link/linked.txt", "seen.txt"}
     (folder / "link").unlink()  # now it is gone, not only unread
     assert counts(run(folder, client, recheck=True, **options)) == {"unchanged": 1, "deleted": 1}
+
+
+def test_whether_a_source_is_covered_takes_no_look_at_every_file_that_was_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [folder / f"{number}.txt" for number in range(50)]
+    for file in files:
+        file.write_text("one")
+    sources = Sources(named=tuple(map(str, files)))
+    looks: list[Any] = []
+    abspath = os.path.abspath
+    monkeypatch.setattr(os.path, "abspath", lambda path: looks.append(path) or abspath(path))
+    covered = [name for name in [*map(str, files), str(folder / "other.txt")] if sources.covers(name)]
+    assert (covered, looks) == ([str(file) for file in files], [])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems know no such names")
