@@ -47,7 +47,7 @@ class Reject:
     """What could not be ingested, where it stands, and why, in words.
 
     `id` is that of the record it would have become; None when nobody can tell, so that any record of its
-    source may be it. `excerpt` is the beginning of what was found.
+    source may be it. `excerpt` is the beginning of what was found, and cut to `MOST_SHOWN` characters.
     """
 
     source: str
@@ -57,10 +57,13 @@ class Reject:
     excerpt: str = ""
     size: int = 0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "excerpt", self.excerpt[:MOST_SHOWN])
+
     def to_dict(self) -> dict[str, Any]:
         """A line of the file of rejects."""
         found = {"source": self.source, **self.place, "id": self.id, "reason": self.reason}
-        return {**found, "record": self.excerpt[:MOST_SHOWN]}
+        return {**found, "record": self.excerpt}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

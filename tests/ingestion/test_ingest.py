@@ -306,6 +306,11 @@ def test_the_second_of_an_id_is_refused_every_time(client: ClientAPI, folder: Pa
     assert contents(client.get_collection("notes"))["x"][0] == "one"
 
 
+def test_of_a_refused_record_only_the_beginning_is_held(client: ClientAPI) -> None:
+    result = run([{"id": "x", "text": long_text("x", 100)}] * 2, client)
+    assert result.rejects[0].excerpt == long_text("x", 100)[:2000]
+
+
 def test_a_record_named_as_a_passage_of_another_is_refused(client: ClientAPI, folder: Path) -> None:
     rows = [{"id": "x", "text": long_text("x")}, {"id": "x#1", "text": "one"}]
     result = run(write_jsonl(folder / "a.jsonl", rows), client, id_column="id", passage_tokens=60)
