@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
+from .arguments import write_utf8
+
 if TYPE_CHECKING:
     from ..ingestion import IngestResult
 
@@ -15,6 +17,7 @@ COUNTS: Final = ("added", "updated", "unchanged", "deleted", "failed")
 
 def tell(result: IngestResult, *, as_json: bool) -> int:
     """Prints the summary; returns the exit status."""
+    write_utf8()
     if as_json:
         print(json.dumps(result.to_dict(), ensure_ascii=False, indent=2))
     else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
 
 from .passage import HASH, Passage, Record, passage_id, same_text, stored_passages
@@ -33,6 +33,7 @@ class RecordChanges:
     """What a record changes, or a part of it. `stale` ids are deleted before anything of it is written.
 
     `embed` passages are new or have another text; of `relabel`, which are written first, only the metadata differ.
+    `record` says whose they are, and need not have its passages any more.
     """
 
     record: Record
@@ -65,7 +66,7 @@ def compare(record: Record, stored: Stored) -> RecordChanges:
             change = Change(passage, tuple(sorted(set(metadata) - set(passage.metadata))), known=True)
             (relabel if same_text(metadata.get(HASH), passage.hash) else embed).append(change)
     return RecordChanges(
-        record=record,
+        record=replace(record, passages=()),  # those that are unchanged need not be held
         stale=tuple(_stale(record, stored)),
         embed=tuple(embed),
         relabel=tuple(relabel),

@@ -10,6 +10,8 @@ from typing import Final
 ATX: Final = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))?(?:[ \t]+#+)?[ \t]*$")
 UNDERLINE: Final = re.compile(r" {0,3}(=+|-+)[ \t]*$")
 FENCE: Final = re.compile(r" {0,3}(`{3,}|~{3,})")
+# YAML before the text, whose last key and end look like a heading that is underlined.
+FRONT: Final = re.compile(r"---[ \t\r]*\n(?=\w[^\n]*:)(?:[^\n]*\n)*?(?:---|\.\.\.)[ \t\r]*(?:\n|$)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,18 @@ class Headings:
 
 
 def find_headings(text: str) -> Headings:
-    """The headings of a Markdown text, both forms; a line within a block of code is none."""
+    """The headings of a Markdown text, both forms; a line within a block of code or the front matter is none."""
     starts, paths = list[int](), list[str]()
     titles: dict[int, str] = {}
     fence, offset, before = "", 0, (0, "")
+    front = FRONT.match(text)
+    begin = front.end() if front else 0
     for line in text.splitlines(keepends=True):
         bare = line.rstrip("\r\n")
         mark = FENCE.match(bare)
-        if fence:
+        if offset < begin:
+            pass
+        elif fence:
             if mark and mark[1].startswith(fence) and bare.strip() == mark[1]:
                 fence = ""
             before = (offset, "")

@@ -23,7 +23,7 @@ MOST_SHOWN: Final = 2_000
 class Document:
     """A text as a reader found it. `id` is None where no column names it.
 
-    `number` is its line, row or place in the source, under that word in `place`; a whole file has none.
+    `place` is its line or row in the source, under that word; a whole file has none.
     `pages` are the offsets of a PDF's pages in the text. `size` is the bytes of the source that it took.
     """
 
@@ -47,7 +47,7 @@ class Reject:
     """What could not be ingested, where it stands, and why, in words.
 
     `id` is that of the record it would have become; None when nobody can tell, so that any record of its
-    source may be it. `excerpt` is the beginning of what was found.
+    source may be it. `excerpt` is the beginning of what was found, and cut to `MOST_SHOWN` characters.
     """
 
     source: str
@@ -57,10 +57,13 @@ class Reject:
     excerpt: str = ""
     size: int = 0
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "excerpt", self.excerpt[:MOST_SHOWN])
+
     def to_dict(self) -> dict[str, Any]:
         """A line of the file of rejects."""
         found = {"source": self.source, **self.place, "id": self.id, "reason": self.reason}
-        return {**found, "record": self.excerpt[:MOST_SHOWN]}
+        return {**found, "record": self.excerpt}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +88,6 @@ class Record:
     source: str
     place: Mapping[str, int]
     passages: tuple[Passage, ...]
-    size: int = 0
 
 
 def place_id(source: str, place: Mapping[str, int]) -> str:

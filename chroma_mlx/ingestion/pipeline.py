@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -88,7 +89,7 @@ class Embedding:
                         source=record.source, place=record.place, id=record.id, reason=refused[record.id], excerpt=text
                     )
                 )
-        return Work(parts=tuple(part for part in work.parts if part.record.id not in refused), size=work.size)
+        return dataclasses.replace(work, parts=tuple(part for part in work.parts if part.record.id not in refused))
 
 
 class Writing:
@@ -108,7 +109,7 @@ class Writing:
         self._counts.add(updated=len(relabel))
         self._store.put(embed, vectors)
         known = sum(change.known for change in embed)
-        unchanged = sum(part.unchanged for part in work.parts)
+        unchanged = work.unchanged + sum(part.unchanged for part in work.parts)
         self._counts.add(added=len(embed) - known, updated=known, embedded=len(embed), unchanged=unchanged)
         self._written += len(embed) + len(relabel) + unchanged
         rate = self._written / max(time.perf_counter() - self._started, 1e-6)

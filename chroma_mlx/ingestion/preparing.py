@@ -48,10 +48,14 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What is embedded and written together: `size` are the bytes of the sources that it is of."""
+    """What is embedded and written together: `size` are the bytes of the sources that it is of.
+
+    `unchanged` are the passages of records that change nothing, which are no part of it.
+    """
 
     parts: tuple[RecordChanges, ...]
     size: int
+    unchanged: int = 0
 
     @property
     def embed(self) -> list[Change]:
@@ -110,10 +114,13 @@ class Batch:
     def __init__(self, pace: Pace) -> None:
         self._pace = pace
         self._parts: list[RecordChanges] = []
-        self.passages = self.size = 0
+        self.passages = self.size = self._unchanged = 0
 
     def add(self, changes: RecordChanges) -> Iterator[Work]:
         """Adds a record's changes; gives every batch that this fills."""
+        if not (changes.stale or changes.embed or changes.relabel):
+            self._unchanged += changes.unchanged  # and not held: these may be most of a large source
+            return
         for part in _split(changes, self._pace.passages):
             self._parts.append(part)
             self.passages += len(part.embed) + len(part.relabel)
@@ -122,8 +129,8 @@ class Batch:
 
     def take(self) -> Work:
         """What has been gathered, which may be nothing."""
-        work = Work(parts=tuple(self._parts), size=self.size)
-        self._parts, self.passages, self.size = [], 0, 0
+        work = Work(parts=tuple(self._parts), size=self.size, unchanged=self._unchanged)
+        self._parts, self.passages, self.size, self._unchanged = [], 0, 0, 0
         return work
 
 
@@ -223,7 +230,7 @@ def _passage(document: Document, headings: Headings, span: Span, number: int, pa
 
 
 def compare_with(store: Store | None, records: Sequence[Record]) -> list[RecordChanges]:
-    """What each record changes in the collection, None for one that has nothing of them."""
+    """What each record changes in the collection; `store` None is one that has nothing of them."""
     if store is None:
         return [compare(record, {}) for record in records]
     ids = list(dict.fromkeys(id for record in records for id in ids_to_look_up(record)))

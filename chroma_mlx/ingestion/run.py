@@ -37,7 +37,7 @@ PASSAGE_TOKENS: Final = 512
 # Of a passage, what it shares with the one before.
 OVERLAP: Final = 1 / 8
 # A change of how files become passages gets a new number, so that no journal hides it.
-VERSION: Final = 2
+VERSION: Final = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

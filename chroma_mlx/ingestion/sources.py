@@ -6,7 +6,7 @@ import contextlib
 import fnmatch
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -37,6 +37,9 @@ class Sources:
     globs: tuple[str, ...] = ()
     base: Path | None = None
     skip: Path | None = None
+    # Of those named, the names as sources, and (the beginning of what is in it, where it is) of each folder.
+    _names: frozenset[str] = field(init=False, repr=False, compare=False)
+    _folders: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Raises ConfigError or InputError for what cannot be read at all, MissingPackage where a reader is missing."""
@@ -57,6 +60,11 @@ class Sources:
             )
         for format in sorted(formats):
             FORMATS[format].check()
+        own = {name: name if name == STANDARD_INPUT else self._name_of(name) for name in self.named}
+        folders = [name for name in own if os.path.isdir(name)]
+        starts = ["" if own[name] == "." else f"{own[name].rstrip('/')}/" for name in folders]
+        object.__setattr__(self, "_names", frozenset(own.values()))
+        object.__setattr__(self, "_folders", tuple(zip(starts, folders, strict=True)))
 
     def files(self) -> Iterator[File]:
         """Each file once, those of a folder in the order of their names."""
@@ -80,33 +88,34 @@ class Sources:
 
     def covers(self, source: str) -> bool:
         """Whether a source is one of those named, or would be read in a folder that is, were it there."""
-        for name in self.named:
-            own = name if name == STANDARD_INPUT else self._name_of(name)
-            folder = "" if own == "." else f"{own.rstrip('/')}/"
-            inside = os.path.isdir(name) and source.startswith(folder)
-            if source == own or (inside and self._fits(source[len(folder) :])):
-                return True
-        return False
+        return source in self._names or any(
+            source.startswith(own) and self._would_read(folder, source[len(own) :]) for own, folder in self._folders
+        )
 
     def _walk(self, folder: str) -> Iterator[str]:
         for parent, folders, names in os.walk(folder, onerror=_raise):
-            folders[:] = sorted(each for each in folders if not each.startswith("."))
-            for name in sorted(names):
-                path = os.path.join(parent, name)
-                if name.startswith(".") or (
-                    self.skip is not None and os.path.abspath(path) == os.path.abspath(self.skip)
-                ):
-                    continue
-                # Whoever opened a pipe would wait for somebody to write to it.
-                regular = os.path.isfile(path) or not os.path.exists(path)
-                if regular and self._fits(os.path.relpath(path, folder)):
+            folders[:] = sorted(name for name in folders if _enters(os.path.join(parent, name)))
+            for path in sorted(os.path.join(parent, name) for name in names):
+                if self._takes(path, os.path.relpath(path, folder)):
                     yield path
 
-    def _fits(self, relative: str) -> bool:
+    def _would_read(self, folder: str, relative: str) -> bool:
+        """Whether `_walk` would come to a file of a folder, were it there."""
+        parents = [os.path.join(folder, relative[:place]) for place, mark in enumerate(relative) if mark == "/"]
+        inside = not os.path.isabs(relative)  # of the base itself, where that was named, others are none
+        return inside and self._takes(os.path.join(folder, relative), relative) and all(map(_enters, parents))
+
+    def _takes(self, path: str, relative: str) -> bool:
+        """Whether a file, whose path below the folder that was named is `relative`, is read or would be."""
+        name = os.path.basename(path)
+        known = os.path.splitext(name)[1].lower() in BY_ENDING
         if self.globs:
-            name = os.path.basename(relative)
-            return any(fnmatch.fnmatch(relative, glob) or fnmatch.fnmatch(name, glob) for glob in self.globs)
-        return os.path.splitext(relative)[1].lower() in BY_ENDING
+            matches = any(fnmatch.fnmatch(each, glob) for glob in self.globs for each in (relative, name))
+            known = matches and (known or self.format is not None)
+        if not known or name.startswith(".") or (self.skip is not None and _same_path(path, self.skip)):
+            return False
+        # Whoever opened a pipe would wait for somebody to write to it.
+        return os.path.isfile(path) or not os.path.exists(path)
 
     def _file(self, path: str, *, named: bool) -> File | None:
         if path == STANDARD_INPUT:
@@ -129,6 +138,15 @@ class Sources:
         return relative.replace(os.sep, "/")
 
 
+def _enters(folder: str) -> bool:
+    """Whether what is in a folder below the one that was named is read."""
+    return not os.path.basename(folder).startswith(".") and not os.path.islink(folder)
+
+
+def _same_path(one: str, other: Path) -> bool:
+    return os.path.abspath(one) == os.path.abspath(other)
+
+
 def _raise(error: OSError) -> NoReturn:
     """A folder that cannot be read ends the run: what is in it must not be taken for gone."""
     raise error
@@ -143,10 +161,12 @@ def read_items(items: Iterable[Any], source: str, columns: Columns) -> Iterator[
             values = {columns.text: item}
         elif isinstance(item, GivenRecord):
             values = {columns.text: item.text, columns.id or "id": item.id, "metadata": item.metadata}
+        metadata: Mapping[Any, Any] = {}
         if isinstance(values, Mapping) and isinstance(nested := values.get("metadata"), Mapping | None):
-            values = {**{key: value for key, value in values.items() if key != "metadata"}, **(nested or {})}
+            values = {key: value for key, value in values.items() if key != "metadata"}
+            metadata = nested or {}
         excerpt = str(item)[:2000].encode("utf-8", "replace").decode()
-        row = Row(source=source, place=place, values=values, excerpt=excerpt, size=0)
+        row = Row(source=source, place=place, values=values, excerpt=excerpt, size=0, metadata=metadata)
         if isinstance(item, GivenRecord) and item.vector is not None:
             yield row.refuse("it has a vector of its own, which is for the router's upsert", id=item.id)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -32,11 +33,12 @@ class Columns:
         return np.asarray(self._batch[name])
 
     def metadata(self, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-        """The metadata of each row, of these columns; what is None or NaN, as Ray has it, is left out.
+        """The metadata of each row, of these columns; what is None, NaN or NaT, as Ray has it, is left out.
 
+        A time is text, as an ingest stores it.
         Raises InputError, naming the row, for what Chroma cannot hold.
         """
-        columns = {name: self[name].tolist() for name in names}
+        columns = {name: _values(self[name]) for name in names}
         for row in range(len(self)):
             try:
                 values = {name: _plain(column[row]) for name, column in columns.items()}
@@ -50,6 +52,20 @@ class Columns:
 
     def __len__(self) -> int:
         return len(next(iter(self._batch.values()), ()))
+
+
+def _values(column: npt.NDArray[Any]) -> list[Any]:
+    return [_iso(time) for time in column] if np.issubdtype(column.dtype, np.datetime64) else list(column.tolist())
+
+
+def _iso(time: np.datetime64) -> str | None:
+    """A time of any unit in ISO 8601, with nanoseconds where it has some; None for none."""
+    if np.isnat(time):
+        return None
+    value = time.item()  # a whole number where Python has no such time
+    short = time.astype("datetime64[us]")
+    value = short.item() if isinstance(value, int) and short == time else value
+    return value.isoformat() if isinstance(value, datetime.date) else str(time)
 
 
 def _plain(value: Any) -> Any:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
 from pathlib import Path
 
 import chromadb
@@ -52,6 +54,19 @@ def test_something_refused_is_status_3_and_a_file_of_rejects(
     assert "Refused, with reasons: notes.rejects.jsonl" in capsys.readouterr().out
     [reject] = map(json.loads, (tmp_path / "notes.rejects.jsonl").read_text().splitlines())
     assert (reject["line"], reject["record"]) == (3, "bad")
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_the_summary_is_utf8_whatever_the_terminal_is(
+    more: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHROMA_MLX_MODE", "mock")
+    file = write_jsonl(tmp_path / "café.jsonl", ["bad"])
+    printed = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(printed, encoding="ascii", write_through=True))
+    arguments = ["ingest", str(file), "--collection", "notes", "--path", "db", "--rejects", "café.rejects.jsonl"]
+    assert main([*arguments, *more]) == 3
+    assert "café.rejects.jsonl" in printed.getvalue().decode()
 
 
 @pytest.mark.parametrize(

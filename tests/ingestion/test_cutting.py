@@ -187,3 +187,10 @@ def test_headings_are_found_in_both_forms_and_never_in_code() -> None:
     assert headings.at(0) is None
     assert headings.at(text.index("no heading")) == "Guide > Setup"
     assert headings.at(text.index("- item")) == "Guide > Next"
+
+
+def test_front_matter_is_no_heading_and_a_line_across_the_page_is_no_front_matter() -> None:
+    for front in ("---\ntitle: Bread\ndate: 2024\n---\n", "---\r\na: 1\r\n# note\r\n...\r\n"):
+        found = find_headings(f"{front}\n# Guide\n\nText.\n")
+        assert (found.paths, found.starts) == (("Guide",), (len(front) + 1,))
+    assert find_headings("---\n\n# One\n\nText: more.\n\n---\n").paths == ("One",)

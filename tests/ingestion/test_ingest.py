@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
@@ -18,6 +19,8 @@ from ingested import contents, numbered, write_jsonl
 
 from chroma_mlx import EmbeddingRouter, IngestResult, MockEmbeddingFunction, ingest
 from chroma_mlx.errors import ConfigError, EngineError, IngestStopped, InputError, MissingPackage
+from chroma_mlx.ingestion.passage import Passage
+from chroma_mlx.ingestion.sources import Sources
 from chroma_mlx.ingestion.store import Store
 from chroma_mlx.router import Record
 
@@ -94,6 +97,31 @@ def test_only_an_edited_record_is_embedded_again(client: ClientAPI, folder: Path
     assert contents(client.get_collection("notes"))["r7"][0] == "edited"
 
 
+def test_of_edits_that_are_far_apart_only_the_edited_records_are_held(
+    client: ClientAPI, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chroma_mlx.ingestion.preparing.DOCUMENTS_A_BLOCK", 10)
+    held: list[int] = []
+
+    class Noting(Counting):
+        def __call__(self, input: Documents) -> Embeddings:
+            held.append(sum(isinstance(each, Passage) for each in gc.get_objects()))
+            return super().__call__(input)
+
+    rows = [{"id": f"r{number}", "text": f"{number}\n\n{long_text('it', 8)}"} for number in range(100)]
+    file = write_jsonl(folder / "a.jsonl", rows)
+    options: dict[str, Any] = {"id_column": "id", "passage_tokens": 60}
+    passages = run(file, client, embedding_function=Noting(), **options).added
+    assert passages >= 300
+    for row in rows[::10]:
+        row["text"] = f"edited {row['text']}"
+    write_jsonl(file, rows)
+    held.clear()
+    result = run(file, client, embedding_function=Noting(), **options)
+    assert counts(result) == {"updated": 10, "unchanged": passages - 10}
+    assert max(held) <= 60, f"{max(held)} passages were held, of which 10 were edited"
+
+
 def test_other_metadata_is_stored_without_embedding(client: ClientAPI, folder: Path) -> None:
     file = write_jsonl(folder / "a.jsonl", [{"id": "a", "text": "one", "old": 1, "kept": 1}])
     run(file, client, id_column="id")
@@ -144,6 +172,17 @@ def test_sync_leaves_other_sources_and_other_peoples_records_alone(
     assert ids(client) == {"other", "mine", "r0"}
 
 
+def test_sync_with_a_base_leaves_files_elsewhere_alone_that_were_named_without(
+    client: ClientAPI, folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / "other.txt"
+    for file in (other, folder / "a.txt"):
+        file.write_text("one")
+    run(other, client)
+    assert counts(run(folder, client, base=folder, sync=True)) == {"added": 1}
+    assert ids(client) == {str(other), "a.txt"}
+
+
 def test_sync_leaves_files_alone_that_the_globs_would_not_read(client: ClientAPI, folder: Path) -> None:
     for name in ("a.md", "b.txt"):
         (folder / name).write_text(name)
@@ -152,6 +191,40 @@ def test_sync_leaves_files_alone_that_the_globs_would_not_read(client: ClientAPI
     (folder / "c.md").write_text("c")
     assert counts(run(folder, client, base=folder, globs=["*.md"], sync=True)) == {"added": 1, "deleted": 1}
     assert ids(client) == {"b.txt", "c.md"}
+
+
+def test_sync_leaves_files_alone_that_are_read_only_when_they_are_named(
+    client: ClientAPI, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/linked.txt").write_text("linked")
+    (folder / "link").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (folder / ".deep").mkdir()
+    apart = [folder / name for name in (".draft.txt", ".deep/deep.txt", "no-ending")]
+    for file in [*apart, folder / "seen.txt", folder / "gone.txt"]:
+        file.write_text("one")
+    run([*apart, folder / "gone.txt"], client, base=folder, format="text")
+    run(folder / "link", client, base=folder)
+    (folder / "gone.txt").unlink()
+    options: dict[str, Any] = {"base": folder, "globs": ["*"], "sync": True}
+    assert counts(run(folder, client, **options)) == {"added": 1, "deleted": 1}
+    assert ids(client) == {".draft.txt", ".deep/deep.txt", "no-ending", "link/linked.txt", "seen.txt"}
+    (folder / "link").unlink()  # now it is gone, not only unread
+    assert counts(run(folder, client, recheck=True, **options)) == {"unchanged": 1, "deleted": 1}
+
+
+def test_whether_a_source_is_covered_takes_no_look_at_every_file_that_was_named(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = [folder / f"{number}.txt" for number in range(50)]
+    for file in files:
+        file.write_text("one")
+    sources = Sources(named=tuple(map(str, files)))
+    looks: list[Any] = []
+    abspath = os.path.abspath
+    monkeypatch.setattr(os.path, "abspath", lambda path: looks.append(path) or abspath(path))
+    covered = [name for name in [*map(str, files), str(folder / "other.txt")] if sources.covers(name)]
+    assert (covered, looks) == ([str(file) for file in files], [])
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems know no such names")
@@ -188,6 +261,19 @@ def test_sync_deletes_nothing_that_a_refused_record_may_stand_for(client: Client
     assert f"Nothing of {file} was deleted" in result.notes[0]
 
 
+@pytest.mark.parametrize("id_column", ["id", None])
+def test_sync_deletes_no_rows_behind_a_quote_that_is_not_closed(
+    client: ClientAPI, folder: Path, id_column: str | None
+) -> None:
+    file = folder / "a.csv"
+    file.write_text("id,text\n1,one\n2,two\n3,three\n")
+    run(file, client, id_column=id_column)
+    before = contents(client.get_collection("notes"))
+    file.write_text('id,text\n1,"one\n2,two\n3,three\n')
+    assert counts(run(file, client, id_column=id_column, sync=True)) == {"failed": 1}
+    assert contents(client.get_collection("notes")) == before
+
+
 def test_a_file_that_cannot_be_read_keeps_its_passages(client: ClientAPI, folder: Path) -> None:
     (folder / "a.txt").write_text("A text.")
     run(folder, client)
@@ -220,6 +306,11 @@ def test_the_second_of_an_id_is_refused_every_time(client: ClientAPI, folder: Pa
     assert contents(client.get_collection("notes"))["x"][0] == "one"
 
 
+def test_of_a_refused_record_only_the_beginning_is_held(client: ClientAPI) -> None:
+    result = run([{"id": "x", "text": long_text("x", 100)}] * 2, client)
+    assert result.rejects[0].excerpt == long_text("x", 100)[:2000]
+
+
 def test_a_record_named_as_a_passage_of_another_is_refused(client: ClientAPI, folder: Path) -> None:
     rows = [{"id": "x", "text": long_text("x")}, {"id": "x#1", "text": "one"}]
     result = run(write_jsonl(folder / "a.jsonl", rows), client, id_column="id", passage_tokens=60)
@@ -237,6 +328,21 @@ def test_records_in_memory_are_read_as_they_come(client: ClientAPI) -> None:
         "unchanged": 1,
         "deleted": 2,
     }
+
+
+def test_the_metadata_of_a_record_say_nothing_of_its_id_and_text(client: ClientAPI) -> None:
+    caption = {"id": 42, "text": "caption"}
+    given = [Record("a", text="one", metadata=caption), {"id": "b", "text": "two", "metadata": caption}]
+    assert counts(run(given, client)) == {"added": 2}
+    stored = contents(client.get_collection("notes"))
+    assert {id: text for id, (text, _, _) in stored.items()} == {"a": "one", "b": "two"}
+    assert all(metadata.items() > caption.items() for _, metadata, _ in stored.values())
+
+
+def test_a_column_and_a_key_of_the_metadata_of_one_name_are_refused(client: ClientAPI) -> None:
+    result = run([{"id": "a", "text": "one", "n": 1, "metadata": {"n": 2}}], client)
+    assert counts(result) == {"failed": 1}
+    assert "its metadata have the key 'n', as which a column is named" in result.rejects[0].reason
 
 
 def test_standard_input_is_a_source(client: ClientAPI, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from chroma_mlx.ingestion.readers.formats import FORMATS, Format
 from chroma_mlx.ingestion.readers.jsonl import read_jsonl
 from chroma_mlx.ingestion.readers.parquet import read_parquet
 from chroma_mlx.ingestion.readers.rows import Columns
+from chroma_mlx.ingestion.sources import read_items
 
 PLACE = Columns()
 NAMED = Columns(id="id")
@@ -155,6 +157,10 @@ def test_tsv_is_csv_with_tabs() -> None:
     [
         (b"text,a\none\n", "it has 1 values, and the header 2, at line 2", "s:1"),
         (b"text\ncaf\xe9\n", "it is not UTF-8, at line 2", "s:1"),
+        (b'text\n"one" more\n', "it is no row of CSV, from line 2 to line 2: ',' expected after '\"'", "s:1"),
+        (b'text\n"one\ntwo\n', "it is no row of CSV, from line 2 to line 3: unexpected end of data", None),
+        (b'text,a\none,"1\ntwo,2\n"three",3\n', "from line 2 to line 4: ',' expected after '\"'", None),
+        (b'text,a\n"one\ntwo,2"\n', "it has 1 values, and the header 2, at line 3", None),
         (b"body\none\n", "its header has no column 'text'; its columns are 'body'", None),
         (b"text,a,a\none,1,2\n", "its header names a column twice", None),
         (b"", "it is empty; its first line must name the columns", None),
@@ -167,7 +173,7 @@ def test_bad_csv_is_refused(content: bytes, reason: str, id: str | None) -> None
 
 
 def test_a_bad_csv_row_does_not_end_the_file() -> None:
-    found = read(read_csv, b"text\nx\xff\ntwo\n")
+    found = read(read_csv, b'text\nx\xff\n"x"x\ntwo\n')
     assert [each.text for each in found if isinstance(each, Document)] == ["two"]
 
 
@@ -188,6 +194,35 @@ def test_parquet_rows_are_records(tmp_path: Path) -> None:
     assert "a bytes, which Chroma cannot hold" in second.reason
     assert isinstance(third, Reject)
     assert "is null" in third.reason
+
+
+def unchecked(values: list[Any], kind: Any) -> Any:
+    """Bytes as text, as from a writer that does not look whether they are."""
+    return pyarrow.array(values).cast(kind, safe=False)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "id"),
+    [
+        ("text", unchecked([b"one", b"caf\xe9", b"three"], pyarrow.string()), "b"),
+        ("id", unchecked([b"a", b"\xff", b"c"], pyarrow.string()), None),
+        ("deep", unchecked([[b"a"], [b"\xff"], []], pyarrow.list_(pyarrow.string())), "b"),
+        ("day", pyarrow.array([0, 10**9, 1], pyarrow.date32()), "b"),
+        ("time", pyarrow.array([0, 2**62, 1], pyarrow.timestamp("us")), "b"),
+        ("there", pyarrow.array([None, 1, None], pyarrow.timestamp("us", tz="No/Where")), "b"),
+    ],
+)
+def test_a_parquet_row_with_a_value_that_cannot_be_read_is_refused_alone(
+    column: str, values: Any, id: str | None
+) -> None:
+    table = pyarrow.table({"id": ["a", "b", "c"], "text": ["one", "two", "three"], **{column: values}})
+    file = io.BytesIO()
+    pyarrow.parquet.write_table(table, file)
+    first, bad, last = read(read_parquet, file.getvalue(), NAMED)
+    assert isinstance(bad, Reject)
+    assert f"its column {column!r} cannot be read: " in bad.reason
+    assert (bad.place, bad.id) == ({"row": 2}, id)
+    assert [each.record_id for each in (first, last) if isinstance(each, Document)] == ["a", "c"]
 
 
 def test_what_is_no_parquet_or_lacks_the_column_is_refused(tmp_path: Path) -> None:
@@ -225,6 +260,32 @@ def test_a_file_that_is_no_document_is_refused_and_known_by_its_source(
 def test_a_document_that_is_too_large_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("chroma_mlx.ingestion.readers.documents.MAX_DOCUMENT_BYTES", 10)
     assert "it has more than 10 bytes; split it" in only_reject(read(read_text, b"x" * 11)).reason
+
+
+def test_a_text_of_a_record_that_is_too_large_is_refused_by_its_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "MAX_DOCUMENT_BYTES", 10)
+    found = list(read_items(["x" * 10, "é" * 5, "é" * 6, "x" * 11], "s", PLACE))
+    assert [each.text for each in found if isinstance(each, Document)] == ["x" * 10, "é" * 5]
+    reasons = [each.reason for each in found if isinstance(each, Reject)]
+    assert reasons == ["its text, column 'text', has more than 10 bytes; split it"] * 2
+
+
+@pytest.mark.parametrize("repeated", [False, True], ids=["distinct", "repeated"])
+def test_of_large_parquet_rows_only_a_few_are_held(repeated: bool) -> None:
+    file, peak = io.BytesIO(), 0
+    table = pyarrow.table({"text": [f"{0 if repeated else number:0200000}" for number in range(300)]})
+    pyarrow.parquet.write_table(table, file, use_dictionary=repeated, write_batch_size=5)  # pages of 1 MB
+    del table
+    # Arrow decodes a repeated text for all rows at once; as Python's texts they are to be few.
+    tracemalloc.start()
+    taken = (lambda: tracemalloc.get_traced_memory()[0]) if repeated else pyarrow.total_allocated_bytes
+    before = taken()
+    for each in read_parquet(file, "s", PLACE):
+        assert isinstance(each, Document)
+        peak = max(peak, taken() - before)
+    tracemalloc.stop()
+    assert each.place == {"row": 300}
+    assert peak < 25 * 2**20, f"{peak:,} bytes were held, of 60,000,000"
 
 
 def test_html_becomes_markdown_with_its_headings_and_nothing_that_is_not_shown() -> None:

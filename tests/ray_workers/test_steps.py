@@ -29,6 +29,7 @@ from chroma_mlx.errors import (
     TextTooLong,
 )
 from chroma_mlx.ray import ChromaWriter, Embedder, ingest
+from chroma_mlx.ray.columns import Columns
 
 has_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 TEXTS = np.array(["one", "two", "three"], dtype=object)
@@ -106,6 +107,22 @@ def test_records_are_written_and_again_they_are_there_once(writer: ChromaWriter,
         {"n": 3, "score": 1.5, "source": "z"},
     ]
     assert np.array_equal(stored["embeddings"], given["embedding"])
+
+
+@pytest.mark.parametrize(
+    ("time", "unit", "text"),
+    [
+        ("2024-05-01", "D", "2024-05-01"),
+        ("2024-05-01T12:30", "s", "2024-05-01T12:30:00"),
+        ("2024-05-01T12:30:00.5", "us", "2024-05-01T12:30:00.500000"),
+        ("2024-05-01T12:30", "ns", "2024-05-01T12:30:00"),
+        ("2024-05-01T12:30:00.000000001", "ns", "2024-05-01T12:30:00.000000001"),
+        ("12024-05-01", "us", "12024-05-01T00:00:00.000000"),
+    ],
+)
+def test_a_time_becomes_text_as_in_an_ingest_and_no_time_is_left_out(time: str, unit: str, text: str) -> None:
+    columns = Columns({"when": np.array([time, "NaT"], dtype=f"datetime64[{unit}]")})
+    assert list(columns.metadata(("when",))) == [{"when": text}, {}]
 
 
 def test_only_the_columns_that_are_named_become_metadata_and_whole_numbers_are_ids(port: int, collection: Any) -> None:

@@ -39,14 +39,15 @@ def read_csv(file: BinaryIO, source: str, columns: Columns, *, delimiter: str = 
     # The module's own bound of a field is for the whole process, and too low for a text.
     csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE_BYTES))
     lines = _Lines(file)
-    rows = csv.reader(iter(lines), delimiter=delimiter)
+    # Not strict, a quote that is not closed would make one value of all that follows.
+    rows = csv.reader(iter(lines), delimiter=delimiter, strict=True)
     header = _read_header(rows, source, columns)
     if isinstance(header, Reject):
         yield header
         return
     number = 0
     while True:
-        id = None if columns.id is not None else place_id(source, {"row": number + 1})
+        first = lines.line + 1
         try:
             cells = next(rows)
         except StopIteration:
@@ -55,7 +56,8 @@ def read_csv(file: BinaryIO, source: str, columns: Columns, *, delimiter: str = 
             number += 1
             size, _ = lines.take()
             row = Row(source=source, place={"row": number}, values=None, excerpt="", size=size)
-            yield row.refuse(f"it is no row of CSV, up to line {lines.line}: {error}", id=id)
+            reason = f"it is no row of CSV, from line {first} to line {lines.line}: {error}"
+            yield row.refuse(reason, id=_own_id(row, columns, lines.line - first))
             continue
         size, too_long = lines.take()
         if not cells:
@@ -64,6 +66,7 @@ def read_csv(file: BinaryIO, source: str, columns: Columns, *, delimiter: str = 
         shown = delimiter.join(cells)[:2000].encode("utf-8", "replace").decode()
         values = dict(zip(header, (cell or None for cell in cells), strict=False))
         row = Row(source=source, place={"row": number}, values=values, excerpt=shown, size=size)
+        id = _own_id(row, columns, lines.line - first)
         if too_long:
             yield row.refuse(f"line {lines.line} has more than {MAX_LINE_BYTES:,} bytes", id=id)
         elif len(cells) != len(header):
@@ -72,6 +75,11 @@ def read_csv(file: BinaryIO, source: str, columns: Columns, *, delimiter: str = 
             yield row.refuse(f"it is not UTF-8, at line {lines.line}", id=id)
         else:
             yield read_row(row, columns)
+
+
+def _own_id(row: Row, columns: Columns, more_lines: int) -> str | None:
+    """The id of a refused row, by its place; None where it is a column's, or others may be in the lines it took."""
+    return None if columns.id is not None or more_lines else place_id(row.source, row.place)
 
 
 def _unusual(cell: str) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from ..passage import MOST_SHOWN, Document, Reject
 from .rows import Columns, Row, read_row
 
+# What is decoded at once.
 ROWS: Final = 1_024
+BYTES: Final = 8 * 2**20
 
 
 def read_parquet(file: BinaryIO, source: str, columns: Columns) -> Iterator[Document | Reject]:
@@ -26,11 +28,45 @@ def read_parquet(file: BinaryIO, source: str, columns: Columns) -> Iterator[Docu
             yield Reject(source=source, reason=f"it has no column {missing[0]!r}; its columns are {shown}")
             return
         size = file.seek(0, 2) // max(1, table.metadata.num_rows)  # of a row, on the mean
-        for batch in table.iter_batches(batch_size=ROWS, use_threads=False):
-            for values in batch.to_pylist():
+        for batch in _batches(table):
+            for values, problem in _values(batch):
                 number += 1
                 excerpt = str(values.get(columns.text))[:MOST_SHOWN].encode("utf-8", "replace").decode()
                 row = Row(source=source, place={"row": number}, values=values, excerpt=excerpt, size=size)
-                yield read_row(row, columns)
+                found = read_row(row, columns)
+                if problem is not None:
+                    found = row.refuse(problem, id=found.record_id if isinstance(found, Document) else found.id)
+                yield found
     except (pyarrow.ArrowException, OSError) as error:
         yield Reject(source=source, reason=f"it cannot be read as Parquet behind row {number}: {error}")
+
+
+def _batches(table: Any) -> Iterator[Any]:
+    """The rows of a file, one group of them after another, about `BYTES` together as the file states their size."""
+    for group in range(table.metadata.num_row_groups):
+        stated = table.metadata.row_group(group)
+        rows = max(1, min(ROWS, BYTES * stated.num_rows // max(1, stated.total_byte_size)))
+        for batch in table.iter_batches(batch_size=rows, row_groups=[group], use_threads=False):
+            # A text that is in many rows is stated once, and decoded for each.
+            step = max(1, batch.num_rows * BYTES // max(1, batch.nbytes))
+            yield from (batch.slice(start, step) for start in range(0, batch.num_rows, step))
+
+
+def _values(batch: Any) -> Iterator[tuple[dict[str, Any], str | None]]:
+    """The values of each row by column, without those that have no form in Python, and what is wrong with these."""
+    try:
+        rows = batch.to_pylist()
+    except (ValueError, OverflowError):
+        yield from (_read_cells(batch.slice(place, 1)) for place in range(batch.num_rows))
+    else:
+        yield from ((row, None) for row in rows)
+
+
+def _read_cells(row: Any) -> tuple[dict[str, Any], str | None]:
+    values, problem = dict[str, Any](), None
+    for name, column in zip(row.schema.names, row.columns, strict=True):
+        try:
+            [values[name]] = column.to_pylist()
+        except (ValueError, OverflowError) as error:  # no UTF-8, or a date beyond the years that Python has
+            problem = f"its column {name!r} cannot be read: {error}"
+    return values, problem

@@ -7,7 +7,7 @@ import decimal
 import json
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO, Final
 
 from ...router.metadata import read_metadata
@@ -34,13 +34,17 @@ class Columns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A row as a format has it, and where it stands. `values` is a mapping, or whatever was found instead."""
+    """A row as a format has it, and where it stands. `values` is a mapping, or whatever was found instead.
+
+    `metadata` are more columns, whose names say nothing of the row's text and id.
+    """
 
     source: str
     place: Mapping[str, int]
     values: object
     excerpt: str
     size: int
+    metadata: Mapping[Any, Any] = field(default_factory=dict)
 
     def refuse(self, reason: str, *, id: str | None = None) -> Reject:
         """The row as a reject."""
@@ -67,8 +71,10 @@ def read_row(row: Row, columns: Columns) -> Document | Reject:
     text = values.pop(columns.text)
     if problem := text_problem(text):
         return row.refuse(f"its text, column {columns.text!r}, {problem}", id=own_id)
+    if twice := [key for key in row.metadata if key in values]:
+        return row.refuse(f"its metadata have the key {twice[0]!r}, as which a column is named; rename one", id=own_id)
     try:
-        metadata = read_columns(values)
+        metadata = read_columns({**values, **row.metadata})
     except ValueError as error:
         return row.refuse(f"its metadata {error}", id=own_id)
     return Document(
@@ -105,7 +111,11 @@ def text_problem(text: object) -> str | None:
         return "is null" if text is None else f"is a {type(text).__name__}, not a text"
     if not text.strip():
         return "is empty"
-    return surrogate_problem(text)
+    if problem := surrogate_problem(text):
+        return problem
+    # No character has more than 4 bytes, so that most texts need not be encoded to know.
+    too_long = 4 * len(text) > MAX_DOCUMENT_BYTES and len(text.encode()) > MAX_DOCUMENT_BYTES
+    return f"has more than {MAX_DOCUMENT_BYTES:,} bytes; split it" if too_long else None
 
 
 def _read_id(value: object) -> str:
