@@ -65,12 +65,21 @@ def find(client: Any, name: str) -> Any | None:
         return None
 
 
-def amend(client: Any, chroma: Any, changes: Mapping[str, Any], *, name: str | None = None) -> None:
+def metadata_now(client: Any | None, chroma: Any) -> Mapping[str, Any]:
+    """A collection's metadata as they are stored; a handle keeps those of the moment in which it was opened."""
+    if client is not None:
+        return client.get_collection(chroma.name).metadata or {}
+    find_by_id = getattr(getattr(chroma, "_client", None), "get_collection_by_id", None)
+    if find_by_id is None:  # no collection of Chroma's own
+        return getattr(chroma, "metadata", None) or {}
+    return find_by_id(chroma.id, tenant=chroma.tenant, database=chroma.database).metadata or {}
+
+
+def amend(client: Any | None, chroma: Any, changes: Mapping[str, Any], *, name: str | None = None) -> None:
     """Changes a collection's name, where one is given, and then keys of its metadata as they are stored now."""
     if name is not None:
         chroma.modify(name=name)
-    fresh = client.get_collection(chroma.name)
-    metadata = {key: value for key, value in (fresh.metadata or {}).items() if key != SPACE_KEY}
+    metadata = {key: value for key, value in metadata_now(client, chroma).items() if key != SPACE_KEY}
     chroma.modify(metadata={**metadata, **changes})
 
 

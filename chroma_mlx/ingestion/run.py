@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import sqlite3
 import tempfile
@@ -21,7 +22,7 @@ from .cutting import Cutter
 from .finishing import carry_over, delete_gone
 from .journal import Journal, sha_of
 from .making import Maker
-from .opening import MARK, Opened, amend, switch
+from .opening import MARK, Opened, amend, metadata_now, switch
 from .passage import Document, Reject
 from .pipeline import Embedding, Writing, run_stages
 from .preparing import Claims, Pace, Preparer, read_files
@@ -156,8 +157,8 @@ class Ingest:
         """None where it could be of no use, or is not to be used."""
         if self.opened.client is None or not isinstance(self.given, Sources) or "-" in self.given.named:
             return None
-        fresh = self.retry.call(self.opened.client.get_collection, name=self.opened.chroma.name)
-        mark = "" if self.options.recheck else str((fresh.metadata or {}).get(MARK) or "")
+        fresh = self.retry.call(metadata_now, client=self.opened.client, chroma=self.opened.chroma)
+        mark = "" if self.options.recheck else str(fresh.get(MARK) or "")
         return Journal(str(self.opened.chroma.id), self._digest(), mark=mark, count=self.store.count())
 
     def _digest(self) -> str:
@@ -189,16 +190,17 @@ class Ingest:
         mark = uuid.uuid4().hex
         self._mark(mark)
         if journal is not None:
-            whole = (row for row in seen.files() if row[0] not in self.rejects.sources)
-            journal.keep(whole, mark=mark, count=self.store.count())
+            # The last row of a source holds: what has rejects is read again, which says so again.
+            files = itertools.chain(seen.files(), ((source, "", 0) for source in self.rejects.sources))
+            alone = self.options.columns.id is not None
+            journal.keep(files, mark=mark, count=self.store.count(), alone=alone)
 
     def _mark(self, mark: str) -> None:
         """Leaves a mark in the collection, which no other ingest leaves; "" while one is under way."""
         opened = self.opened
-        if opened.client is not None:
-            fresh = self.retry.call(opened.client.get_collection, name=opened.chroma.name)
-            if mark or (fresh.metadata or {}).get(MARK):
-                self.retry.call(amend, client=opened.client, chroma=opened.chroma, changes={MARK: mark})
+        fresh = self.retry.call(metadata_now, client=opened.client, chroma=opened.chroma)
+        if mark or fresh.get(MARK):
+            self.retry.call(amend, client=opened.client, chroma=opened.chroma, changes={MARK: mark})
 
     def _result(self, started: float, replaced: str | None) -> IngestResult:
         return IngestResult(

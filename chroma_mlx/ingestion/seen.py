@@ -85,8 +85,8 @@ class Seen:
         self._file.execute(add, (source, passages))
 
     def files(self) -> Iterator[tuple[str, str, int]]:
-        """(source, SHA-256, passages) of each file that was read to its end."""
-        yield from self._file.execute("SELECT source, sha, passages FROM files WHERE sha IS NOT NULL")
+        """(source, SHA-256, passages) of each file; a SHA-256 of "" where it was not read to its end."""
+        yield from self._file.execute("SELECT source, coalesce(sha, ''), passages FROM files")
 
     def stands_for(self, id: str) -> bool:
         """Whether a record of this id was read, or refused."""
