@@ -73,6 +73,23 @@ def compare(record: Record, stored: Stored) -> RecordChanges:
     )
 
 
+def compare_copy(source: str, passage: Passage, there: tuple[str | None, Mapping[str, Any]] | None) -> RecordChanges:
+    """What a record of the collection `source` changes in its copy, which has `there` under its id, or None.
+
+    `there` is (text, metadata). Both are compared as they are: a record of other programs has no hash.
+    """
+    record = Record(id=passage.id, source=source, place={}, passages=(passage,))
+    if there is None:
+        return RecordChanges(record=record, embed=(Change(passage),))
+    text, metadata = there
+    change = Change(passage, tuple(sorted(set(metadata) - set(passage.metadata))), known=True)
+    if text != passage.text:
+        return RecordChanges(record=record, embed=(change,))
+    if metadata != passage.metadata:
+        return RecordChanges(record=record, relabel=(change,))
+    return RecordChanges(record=record, unchanged=1)
+
+
 def _stale(record: Record, stored: Stored) -> list[str]:
     now = len(record.passages)
     single = record.id if stored_passages(stored.get(record.id, {})) == 1 and now > 1 else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,9 +12,9 @@ from ..config import ConfigSource
 from ..errors import ConfigError
 from ..progress import progress_bar
 from .calling import resolved
-from .diff import Change, RecordChanges
+from .diff import compare_copy
 from .opening import MARK, Opened, amend, find, open_beside
-from .passage import Passage, Record, Reject
+from .passage import Passage, Reject
 from .pipeline import Embedding, Writing, run_stages
 from .preparing import Batch, Pace, Work
 from .rejects import Rejects
@@ -116,21 +116,7 @@ class Migration:
                     self.rejects.add(Reject(source=self.source, id=id, reason=NO_TEXT))
                 else:
                     passage = Passage(id=id, text=text, metadata=metadata or {})
-                    yield from batch.add(_changes(self.source, passage, there.get(id)))
+                    yield from batch.add(compare_copy(self.source, passage, there.get(id)))
             if not batch.passages:
                 yield batch.take()
         yield batch.take()
-
-
-def _changes(source: str, passage: Passage, there: tuple[str | None, Mapping[str, Any]] | None) -> RecordChanges:
-    """What a record changes in the new collection, which has `there` under its id: (text, metadata), None for none."""
-    record = Record(id=passage.id, source=source, place={}, passages=(passage,))
-    if there is None:
-        return RecordChanges(record=record, embed=(Change(passage),))
-    text, metadata = there
-    change = Change(passage, tuple(sorted(set(metadata) - set(passage.metadata))), known=True)
-    if text != passage.text:
-        return RecordChanges(record=record, embed=(change,))
-    if metadata != passage.metadata:
-        return RecordChanges(record=record, relabel=(change,))
-    return RecordChanges(record=record, unchanged=1)

@@ -151,6 +151,8 @@ class Ingest:
             f"The model is another, so all was embedded anew. The collection as it was is kept as {replaced!r}; delete "
             "it when you need it no more."
         )
+        if self.rejects.count:
+            self.notes.append(f"Something was refused: what the model cannot take is in {replaced!r} alone.")
         return replaced
 
     def _journal(self) -> Journal | None:

@@ -107,7 +107,8 @@ class Seen:
         self._file.executemany("INSERT INTO gone VALUES (?)", [(id,) for id in ids])
 
     def take_gone(self, size: int) -> Iterator[list[str]]:
-        """These, so many at a time."""
+        """These, so many at a time; then none is noted any more."""
         rows = self._file.execute("SELECT id FROM gone ORDER BY rowid")
         while part := rows.fetchmany(size):
             yield [str(row[0]) for row in part]
+        self._file.execute("DELETE FROM gone")

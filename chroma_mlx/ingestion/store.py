@@ -35,9 +35,13 @@ class Store:
 
     def records(self, ids: Sequence[str]) -> dict[str, tuple[str | None, dict[str, Any]]]:
         """(text, metadata) of those ids that are there."""
-        answer = self._retry.call(self.chroma.get, ids=list(ids), include=["documents", "metadatas"])
-        rows = zip(answer["ids"], answer["documents"], answer["metadatas"], strict=True)
-        return {id: (text, metadata or {}) for id, text, metadata in rows}
+        found: dict[str, tuple[str | None, dict[str, Any]]] = {}
+        for start in range(0, len(ids), IDS_A_CALL):
+            part = list(ids[start : start + IDS_A_CALL])
+            answer = self._retry.call(self.chroma.get, ids=part, include=["documents", "metadatas"])
+            rows = zip(answer["ids"], answer["documents"], answer["metadatas"], strict=True)
+            found |= {id: (text, metadata or {}) for id, text, metadata in rows}
+        return found
 
     def put(self, changes: Sequence[Change], vectors: npt.NDArray[np.float32]) -> None:
         """Writes passages with their vectors, (len(changes), dimension); what is there is replaced."""

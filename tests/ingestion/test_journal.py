@@ -133,9 +133,7 @@ def test_sync_looks_even_where_the_files_are_the_same(client: ClientAPI, folder:
     assert run(folder, client, sync=True).deleted == 1
 
 
-def test_a_file_whose_records_another_file_replaced_is_not_taken_for_unchanged(
-    client: ClientAPI, folder: Path
-) -> None:
+def test_a_file_whose_records_another_file_replaced_is_not_taken_for_unchanged(client: ClientAPI, folder: Path) -> None:
     one = write_jsonl(folder / "a.jsonl", [{"id": "x", "text": "one"}])
     two = write_jsonl(folder / "b.jsonl", [{"id": "x", "text": "two"}])
     results = [run(file, client, id_column="id") for file in (one, two, one)]
