@@ -13,7 +13,7 @@ from chromadb.errors import NotFoundError
 from ..config import EmbeddingConfig
 from ..errors import CollectionMismatch, ConfigError, DimensionMismatch
 from ..router import RoutedCollection
-from ..router.matching import FINGERPRINT_KEY
+from ..router.matching import FINGERPRINT_KEY, read_fingerprint
 from ..router.opening import open_target
 from ..router.report import UsageCounter
 from ..router.steps import run
@@ -108,18 +108,25 @@ def open_given(collection: Any, client: Any | None) -> Opened:
     return Opened(name=str(collection.name), client=client, chroma=collection, maker=maker)
 
 
-def open_named(client: Any, name: str, config: EmbeddingConfig, *, asked: bool, function: Any | None = None) -> Opened:
-    """The collection `name`, made if there is none.
+def find_maker(client: Any, name: str, config: EmbeddingConfig, *, asked: bool, function: Any | None = None) -> Maker:
+    """Who embeds for the collection `name`, which need not be there and is not made.
 
-    With `asked` the configuration, or `function`, is what it is to be embedded by: where it was made by another,
-    what is returned is the collection that will take its place. Without, an existing one keeps its function.
-    Raises ConfigError, ModelNotFound, and CollectionMismatch where a damaged collection cannot be compared.
+    With `asked` the configuration, or `function`, is what it is to be embedded by. Without, an existing one keeps its
+    function. Raises ConfigError.
     """
-    heal(client, name)
     there = find(client, name)
     if there is not None and function is None and not asked:
         function = _function_of(there, name)
-    maker = maker_of_config(config) if function is None else maker_of(function)
+    return maker_of_config(config) if function is None else maker_of(function)
+
+
+def open_named(client: Any, name: str, maker: Maker) -> Opened:
+    """The collection `name`, made if there is none.
+
+    Where it was made by another than `maker`, what is returned is the collection that will take its place.
+    Raises ConfigError, ModelNotFound, and CollectionMismatch where a damaged collection cannot be compared.
+    """
+    there = find(client, name)
     if isinstance(maker, RouterMaker):
         return _open_routed(client, name, maker, there)
     return _open_plain(client, name, maker, there)
@@ -130,13 +137,11 @@ def open_beside(
 ) -> Opened:
     """The collection `name` for what `old` has, made if there is none, with `old`'s metadata and way to compare.
 
-    `asked`, `function` and `config` as for `open_named`. Raises CollectionMismatch or DimensionMismatch where it is
+    `asked`, `function` and `config` as for `find_maker`. Raises CollectionMismatch or DimensionMismatch where it is
     there, and was made by another function than the one that is asked for; ConfigError, ModelNotFound.
     """
+    maker = find_maker(client, name, config, asked=asked, function=function)
     there = find(client, name)
-    if there is not None and function is None and not asked:
-        function = _function_of(there, name)
-    maker = maker_of_config(config) if function is None else maker_of(function)
     if isinstance(maker, RouterMaker):
         _know(maker)
         return _routed(client, name, maker, _inherited(old) if there is None else {})
@@ -156,6 +161,7 @@ def open_beside(
 def _open_routed(client: Any, name: str, maker: RouterMaker, there: Any | None) -> Opened:
     _know(maker)
     if there is not None:
+        read_fingerprint(name, there.metadata)  # a damaged one is not that of another model
         try:
             return _routed(client, name, maker, {})
         except (CollectionMismatch, DimensionMismatch):

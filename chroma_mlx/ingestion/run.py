@@ -75,16 +75,22 @@ class Ingest:
     """The parts of one run, put together."""
 
     def __init__(
-        self, given: Sources | Iterable[Any], opened: Opened, options: Options, *, crew: Crew | None = None
+        self,
+        given: Sources | Iterable[Any],
+        opened: Opened,
+        options: Options,
+        *,
+        cutter: Cutter,
+        rejects: Rejects,
+        crew: Crew | None = None,
     ) -> None:
         self.given, self.opened, self.options, self.crew = given, opened, options, crew
+        self.cutter, self.rejects = cutter, rejects
         self.stop = threading.Event()
         client = opened.client
         self.retry = Retry(options.retry_seconds, remote=is_remote(opened.chroma, client), wait=self.stop.wait)
         self.store = Store(opened.chroma, retry=self.retry, max_batch=max_batch_of(opened.chroma, client))
-        self.counts, self.rejects = Counts(), Rejects(options.rejects)
-        self.pace = Pace(self.store.max_batch)
-        self.cutter = make_cutter(opened.maker, options)
+        self.counts, self.pace = Counts(), Pace(self.store.max_batch)
         self.notes: list[str] = []
 
     def run(self) -> IngestResult:

@@ -16,7 +16,8 @@ from chromadb import Documents, EmbeddingFunction, Embeddings
 from chromadb.api import ClientAPI
 from ingested import contents, numbered, write_jsonl
 
-from chroma_mlx import EmbeddingRouter, IngestResult, MockEmbeddingFunction, ingest
+from chroma_mlx import EmbeddingRouter, IngestResult, MLXEmbeddingFunction, MockEmbeddingFunction, ingest
+from chroma_mlx.cli import main
 from chroma_mlx.errors import ConfigError, EngineError, IngestStopped, InputError, MissingPackage
 from chroma_mlx.ingestion.store import Store
 from chroma_mlx.router import Record
@@ -273,7 +274,17 @@ def test_what_cannot_be_is_said_before_anything_is_made(
     (folder / "a.txt").write_text("one")
     with pytest.raises((ConfigError, InputError), match=message):
         run(folder, client, **options)
-    assert not any(collection.count() for collection in client.list_collections())
+    assert client.list_collections() == []
+
+
+def test_passages_that_the_model_does_not_take_are_refused_before_anything_is_made(
+    client: ClientAPI, folder: Path
+) -> None:
+    (folder / "a.txt").write_text("one")
+    function = MLXEmbeddingFunction(model_name="builtin", dimension=64)
+    with pytest.raises(ConfigError, match="Passages of 100000 tokens are longer than the model takes"):
+        run(folder, client, embedding_function=function, passage_tokens=100_000)
+    assert client.list_collections() == []
 
 
 def test_a_source_that_is_not_there_or_has_no_known_ending_is_an_error(client: ClientAPI, folder: Path) -> None:
@@ -282,6 +293,12 @@ def test_a_source_that_is_not_there_or_has_no_known_ending_is_an_error(client: C
     (folder / "a.xyz").write_text("one")
     with pytest.raises(InputError, match=r"The format of .*a\.xyz' is not known"):
         run(folder / "a.xyz", client)
+
+
+def test_a_mistyped_source_makes_no_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ingest", "nothing.txt", "--collection", "notes", "--path", str(tmp_path / "new")]) == 1
+    assert "There is no file or folder 'nothing.txt'" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_without_the_extra_short_texts_are_ingested_and_a_long_one_names_it(

@@ -14,6 +14,7 @@ from ingested import contents, numbered, write_jsonl
 
 from chroma_mlx import IngestResult, MockEmbeddingFunction, ingest
 from chroma_mlx.errors import CollectionMismatch
+from chroma_mlx.router.matching import FINGERPRINT_KEY
 
 
 class Killed(BaseException):
@@ -111,6 +112,15 @@ def test_what_was_edited_or_deleted_while_a_change_of_model_was_interrupted_is_s
     }
     assert stored["moved"][1] == {"m": 2}
     assert len(stored) == 22
+
+
+def test_a_damaged_fingerprint_is_not_taken_for_another_model(client: ClientAPI, file: Path) -> None:
+    notes = client.get_collection("notes")
+    notes.modify(metadata={**(notes.metadata or {}), FINGERPRINT_KEY: "{"})
+    write_jsonl(file, numbered(21))
+    with pytest.raises(CollectionMismatch, match="'notes' has a damaged fingerprint"):
+        ingest(file, "notes", client=client, id_column="id")
+    assert state(client) == {"notes": 8}
 
 
 def test_what_only_an_interrupted_run_had_read_is_not_in_the_new_one(
