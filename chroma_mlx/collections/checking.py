@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import ExportFileError
 from ..router.metadata import read_metadata
-from .pages import Page
+from ..pages import Page
 from .parquet import read_batches
 
 DIGEST_BYTES: Final = 16

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from ..progress import progress_bar
 from ..router.matching import FINGERPRINT_KEY, read_fingerprint
 from ..router.target import SPACE_KEY, index_of, space_of
-from .pages import read_pages
+from ..pages import read_pages
 from .parquet import Origin, need_pyarrow, schema_of, to_batch
 from .whole_file import check_writable, whole_file
 

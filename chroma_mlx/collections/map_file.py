@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ..progress import progress_bar
-from .pages import Page, page_records, read_pages, take
+from ..pages import Page, page_records, read_pages, take
 from .parquet import need_pyarrow
 from .whole_file import whole_file
 

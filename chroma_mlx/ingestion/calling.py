@@ -53,7 +53,8 @@ def ingest(
     or `embedding_function` say what embeds it. `crew` is who does the work instead of this process: chroma_mlx.ray's.
 
     Raises InputError and ConfigError before anything is written, IngestStopped when the database fails,
-    DimensionMismatch, CollectionMismatch, MissingPackage, and what the embedding function raises.
+    CollectionChanged when records are removed by others while all are read, DimensionMismatch, CollectionMismatch,
+    MissingPackage, and what the embedding function raises.
     """
     given = _given(
         records,

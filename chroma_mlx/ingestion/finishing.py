@@ -32,9 +32,9 @@ def is_gone(id: str, metadata: Mapping[str, Any], *, scope: Sources | str, seen:
 
 
 def delete_gone(store: Store, *, scope: Sources | str, seen: Seen, counts: Counts) -> None:
-    """Deletes what is gone. Raises IngestStopped."""
+    """Deletes what is gone. Raises IngestStopped and CollectionChanged."""
     for page in store.pages():
-        rows = zip(page["ids"], page["metadatas"], strict=True)
+        rows = zip(page.ids, page.metadatas, strict=True)
         seen.note_gone([id for id, metadata in rows if is_gone(id, metadata or {}, scope=scope, seen=seen)])
     for part in seen.take_gone(IDS_A_CALL):
         counts.add(deleted=store.delete(part))
@@ -47,7 +47,7 @@ def carry_over(
 
     That is what other ingests and other programs put there; with a `scope` not what is gone from the sources. What an
     interrupted run left in the new one is made the same, and deleted where the old one has it no more.
-    Raises CollectionMismatch for a record without a text, IngestStopped, and what embedding raises.
+    Raises CollectionMismatch for a record without a text, IngestStopped, CollectionChanged, and what embedding raises.
     """
 
     def carried(id: str, metadata: Mapping[str, Any]) -> bool:
@@ -56,7 +56,7 @@ def carry_over(
         )
 
     for page in new.pages():
-        others = [id for id in page["ids"] if not seen.claimed(id)]
+        others = [id for id in page.ids if not seen.claimed(id)]
         there = old.look_up(others)
         seen.note_gone([id for id in others if id not in there or not carried(id, there[id])])
     for part in seen.take_gone(IDS_A_CALL):
@@ -64,7 +64,7 @@ def carry_over(
     for page in old.pages(documents=True):
         rows = [
             (id, metadata or {}, text)
-            for id, metadata, text in zip(page["ids"], page["metadatas"], page["documents"], strict=True)
+            for id, metadata, text in zip(page.ids, page.metadatas, page.documents, strict=True)
             if carried(id, metadata or {})
         ]
         for work in _works(rows, new.records([id for id, _, _ in rows])):

@@ -46,7 +46,7 @@ def migrate(
     `model`, `config` or `embedding_function` say what embeds; without, an existing `to` keeps its own function.
 
     Raises ConfigError and CollectionMismatch before anything is written, IngestStopped when the database fails,
-    DimensionMismatch, and what the embedding function raises.
+    CollectionChanged when records of `collection` are removed meanwhile, DimensionMismatch, and what the embedding function raises.
     """
     if collection == to:
         raise ConfigError(
@@ -91,7 +91,7 @@ class Migration:
         notes = (
             ()
             if self.read == total == self.old.count()
-            else (f"Another program wrote to {self.source!r} meanwhile. Run the same again for what it changed.",)
+            else (f"Another program wrote to {self.source!r} meanwhile. Run the same again for what it added or edited.",)
         )
         return IngestResult(
             collection=self.opened.name,
@@ -108,10 +108,10 @@ class Migration:
         """What is not in the new collection yet as it is in the old one, a page at a time."""
         batch, was_empty = Batch(self.pace), self.new.count() == 0
         for page in self.old.pages(documents=True):
-            self.read += len(page["ids"])
-            batch.size += len(page["ids"])
-            there = {} if was_empty else self.new.records(page["ids"])
-            for id, text, metadata in zip(page["ids"], page["documents"], page["metadatas"], strict=True):
+            self.read += len(page.ids)
+            batch.size += len(page.ids)
+            there = {} if was_empty else self.new.records(page.ids)
+            for id, text, metadata in zip(page.ids, page.documents, page.metadatas, strict=True):
                 if text is None:
                     self.rejects.add(Reject(source=self.source, id=id, reason=NO_TEXT))
                 else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
+from ..pages import Page, read_pages
 from .diff import Change
 from .retry import Retry
 
@@ -78,13 +80,7 @@ class Store:
         """How many records there are."""
         return int(self._retry.call(self.chroma.count))
 
-    def pages(self, *, documents: bool = False) -> Iterator[dict[str, Any]]:
-        """Every record's id and metadata, a page at a time, while nothing is written."""
-        include = ["metadatas", "documents"] if documents else ["metadatas"]
-        offset = 0
-        while True:
-            page = self._retry.call(self.chroma.get, limit=RECORDS_A_CALL, offset=offset, include=include)
-            if not page["ids"]:
-                return
-            yield page
-            offset += len(page["ids"])
+    def pages(self, *, documents: bool = False) -> Iterator[Page]:
+        """Every record without its vector. Raises CollectionChanged where records are removed meanwhile."""
+        get = functools.partial(self._retry.call, self.chroma.get)
+        return read_pages(self.chroma, vectors=False, documents=documents, size=RECORDS_A_CALL, get=get)

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from ingested import contents
 
 from chroma_mlx import IngestResult, MockEmbeddingFunction, UserProvidedFunction, ingest, migrate
 from chroma_mlx.cli import main
-from chroma_mlx.errors import CollectionMismatch, ConfigError, IngestStopped
+from chroma_mlx.errors import CollectionChanged, CollectionMismatch, ConfigError, IngestStopped
+from chroma_mlx.ingestion.store import Store
+from chroma_mlx.pages import Page
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 NEW_WIDTH = 4
@@ -215,6 +218,27 @@ def test_a_database_that_fails_ends_it_and_the_next_run_goes_on(
         run(client)
     assert counts(run(client)) == {"added": 20, "embedded": 20, "unchanged": 10}
     assert texts(client.get_collection("new")) == texts(old)
+
+
+def test_a_removal_and_an_addition_while_it_is_read_are_noticed(
+    client: ClientAPI, old: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chroma_mlx.ingestion.store.RECORDS_A_CALL", 10)
+    read = Store.pages
+
+    def pages(self: Store, **options: Any) -> Iterator[Page]:
+        for number, page in enumerate(read(self, **options)):
+            yield page
+            if number == 0:
+                old.delete(ids=["r0"])
+                old.add(ids=["more"], documents=["more"])
+
+    with monkeypatch.context() as patched, pytest.raises(CollectionChanged, match="some after the first 10 would be"):
+        patched.setattr(Store, "pages", pages)
+        run(client)
+    run(client)
+    new = texts(client.get_collection("new"))
+    assert {id: new[id] for id in texts(old)} == texts(old)
 
 
 def database(folder: Path) -> Any:

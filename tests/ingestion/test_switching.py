@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,9 @@ from chromadb.api.models.Collection import Collection
 from ingested import contents, numbered, write_jsonl
 
 from chroma_mlx import IngestResult, MockEmbeddingFunction, ingest
-from chroma_mlx.errors import CollectionMismatch
+from chroma_mlx.errors import CollectionChanged, CollectionMismatch
+from chroma_mlx.ingestion.diff import Change
+from chroma_mlx.ingestion.store import Store
 from chroma_mlx.router.matching import FINGERPRINT_KEY
 
 
@@ -121,6 +124,27 @@ def test_a_damaged_fingerprint_is_not_taken_for_another_model(client: ClientAPI,
     with pytest.raises(CollectionMismatch, match="'notes' has a damaged fingerprint"):
         ingest(file, "notes", client=client, id_column="id")
     assert state(client) == {"notes": 8}
+
+
+def test_a_removal_while_records_are_carried_over_is_noticed_and_nothing_is_switched(
+    client: ClientAPI, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = client.get_collection("notes")
+    notes.add(ids=["one", "two", "three"], documents=["one", "two", "three"])
+    monkeypatch.setattr("chroma_mlx.ingestion.store.RECORDS_A_CALL", 21)
+    put = Store.put
+
+    def putting(self: Store, changes: Sequence[Change], vectors: Any) -> None:
+        put(self, changes, vectors)
+        if changes and changes[0].passage.id == "one":
+            notes.delete(ids=["r0"])
+
+    with monkeypatch.context() as patched, pytest.raises(CollectionChanged, match="some after the first 21 would be"):
+        patched.setattr(Store, "put", putting)
+        run(file, client, 4)
+    assert state(client)["notes"] == 8
+    run(file, client, 4)
+    assert {"one", "two", "three"} < set(contents(client.get_collection("notes")))
 
 
 def test_what_only_an_interrupted_run_had_read_is_not_in_the_new_one(
