@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ..errors import CollectionMismatch
-from .diff import compare_copy
+from .diff import Copied, compare_copy
 from .passage import SOURCE, Passage, record_id_of, stored_passages
 from .pipeline import Embedding
 from .preparing import Work
@@ -63,11 +63,11 @@ def carry_over(
         new.delete(part)
     for page in old.pages(documents=True):
         rows = [
-            (id, metadata or {}, text)
-            for id, metadata, text in zip(page.ids, page.metadatas, page.documents, strict=True)
+            (id, metadata or {}, text, uri)
+            for id, metadata, text, uri in zip(page.ids, page.metadatas, page.documents, page.uris, strict=True)
             if carried(id, metadata or {})
         ]
-        for work in _works(rows, new.records([id for id, _, _ in rows])):
+        for work in _works(rows, new.records([row[0] for row in rows])):
             kept, vectors = embedding.embed(work)
             relabel = [change for part in kept.parts for change in part.relabel]
             new.relabel(relabel)
@@ -81,18 +81,18 @@ def _is_replaced(id: str, metadata: Mapping[str, Any], seen: Seen) -> bool:
 
 
 def _works(
-    rows: list[tuple[str, Mapping[str, Any], str | None]], there: Mapping[str, tuple[str | None, Mapping[str, Any]]]
+    rows: list[tuple[str, Mapping[str, Any], str | None, str | None]], there: Mapping[str, Copied]
 ) -> Iterator[Work]:
-    """What rows (id, metadata, text) change in a collection that has `there` of them, (text, metadata) by id."""
+    """What rows (id, metadata, text, uri) change in a collection that has `there` of them, by id."""
     for start in range(0, len(rows), CARRIED_A_BATCH):
         parts = []
-        for id, metadata, text in rows[start : start + CARRIED_A_BATCH]:
+        for id, metadata, text, uri in rows[start : start + CARRIED_A_BATCH]:
             if text is None:
                 raise CollectionMismatch(
                     f"Record {id!r} of the collection has no text, only a vector of another model, so that it cannot "
                     "be embedded anew. The collection is as it was. Ingest into another one, or delete the record.",
                     differences={"text": (None, id)},
                 )
-            passage = Passage(id=id, text=text, metadata=metadata)
+            passage = Passage(id=id, text=text, metadata=metadata, uri=uri)
             parts.append(compare_copy(str(metadata.get(SOURCE, "")), passage, there.get(id)))
         yield Work(parts=tuple(parts), size=0)

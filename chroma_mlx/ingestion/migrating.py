@@ -111,11 +111,11 @@ class Migration:
             self.read += len(page.ids)
             batch.size += len(page.ids)
             there = {} if was_empty else self.new.records(page.ids)
-            for id, text, metadata in zip(page.ids, page.documents, page.metadatas, strict=True):
+            for id, text, metadata, uri in zip(page.ids, page.documents, page.metadatas, page.uris, strict=True):
                 if text is None:
                     self.rejects.add(Reject(source=self.source, id=id, reason=NO_TEXT))
                 else:
-                    passage = Passage(id=id, text=text, metadata=metadata or {})
+                    passage = Passage(id=id, text=text, metadata=metadata or {}, uri=uri)
                     yield from batch.add(compare_copy(self.source, passage, there.get(id)))
             if not batch.passages:
                 yield batch.take()

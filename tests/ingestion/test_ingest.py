@@ -240,6 +240,12 @@ def test_records_in_memory_are_read_as_they_come(client: ClientAPI) -> None:
     }
 
 
+def test_a_record_with_a_uri_is_refused(client: ClientAPI) -> None:
+    result = run([Record("a", text="one", uri="file:one"), Record("b", text="two")], client)
+    assert counts(result) == {"added": 1, "failed": 1}
+    assert (result.rejects[0].id, "put it into the metadata" in result.rejects[0].reason) == ("a", True)
+
+
 def test_standard_input_is_a_source(client: ClientAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     for expected in ({"added": 2}, {"unchanged": 2}):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "one"}\n{"text": "two"}\n')))

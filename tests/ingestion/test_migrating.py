@@ -95,6 +95,17 @@ def test_ids_texts_and_metadata_are_taken_over_one_to_one_and_the_old_one_is_as_
     assert new.configuration_json["hnsw"]["space"] == "ip"
 
 
+def test_uris_are_taken_over_and_a_new_one_without_embedding(client: ClientAPI, old: Collection) -> None:
+    old.update(ids=["r1"], uris=["file:one"])
+    run(client)
+    old.update(ids=["r1", "r2"], uris=["file:other", "file:two"])
+    assert counts(run(client)) == {"updated": 2, "unchanged": 28}
+    found = client.get_collection("new").get(ids=["r1", "r2", "r4"], include=["uris"])
+    uris = dict(zip(found["ids"], found["uris"] or [], strict=True))
+    assert uris == {"r1": "file:other", "r2": "file:two", "r4": None}
+    assert counts(run(client)) == {"unchanged": 30}
+
+
 def test_a_second_run_does_nothing(client: ClientAPI, old: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     run(client)
     for name in ("add", "upsert", "update", "delete", "modify"):

@@ -84,7 +84,7 @@ def test_a_model_in_the_configuration_is_asked_for(
 
 def test_what_other_programs_and_ingests_put_there_is_carried_over(client: ClientAPI, file: Path, folder: Path) -> None:
     notes = client.get_collection("notes")
-    notes.add(ids=["mine"], documents=["my own"], metadatas=[{"by": "hand"}])
+    notes.add(ids=["mine"], documents=["my own"], metadatas=[{"by": "hand"}], uris=["file:mine"])
     notes.modify(metadata={**(notes.metadata or {}), "team": "search"})
     run(write_jsonl(folder / "b.jsonl", [{"id": "b", "text": "b"}]), client, 8)
     result = run(file, client, 4)
@@ -92,6 +92,7 @@ def test_what_other_programs_and_ingests_put_there_is_carried_over(client: Clien
     stored = contents(client.get_collection("notes"))
     assert (stored["mine"][0], stored["mine"][1]) == ("my own", {"by": "hand"})
     assert stored["b"][1]["source"] == str(folder / "b.jsonl")
+    assert client.get_collection("notes").get(ids=["mine"], include=["uris"])["uris"] == ["file:mine"]
     assert (client.get_collection("notes").metadata or {})["team"] == "search"
 
 
