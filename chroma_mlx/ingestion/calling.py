@@ -52,9 +52,8 @@ def ingest(
     goes. `collection` is one of Chroma's or the router's, or a name with `client`, and then `model`, `config`
     or `embedding_function` say what embeds it. `crew` is who does the work instead of this process: chroma_mlx.ray's.
 
-    Raises InputError and ConfigError before anything is written, IngestStopped when the database fails,
-    CollectionChanged when records are removed by others while all are read, DimensionMismatch, CollectionMismatch,
-    MissingPackage, and what the embedding function raises.
+    Raises InputError and ConfigError before anything is written, IngestStopped and CollectionChanged by the database,
+    DimensionMismatch, CollectionMismatch, MissingPackage, and what the embedding function or the iterable raises.
     """
     given = _given(
         records,
@@ -79,10 +78,9 @@ def ingest(
         retry_seconds=retry_seconds,
         show_progress=show_progress,
     )
-    # All that may be refused comes before a collection is made.
     noted = Rejects(options.rejects)
     maker, opening = _maker(collection, client, model=model, function=embedding_function, config=config)
-    cutter = make_cutter(maker, options)
+    cutter = make_cutter(maker, options)  # all that may be refused comes before a collection is made
     return Ingest(given, opening(), options, cutter=cutter, rejects=noted, crew=crew).run()
 
 

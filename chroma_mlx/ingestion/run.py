@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
-import sqlite3
-import tempfile
 import threading
 import time
 import uuid
@@ -15,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from ..errors import ConfigError, IngestStopped
+from ..errors import ConfigError
 from ..progress import Bar, byte_bar
 from ..rules import COUNT, SECONDS, optional, refusals
 from .cutting import Cutter
@@ -109,9 +107,6 @@ class Ingest:
                 self._stages(seen, journal, embedding)
                 replaced = self._finish(seen, embedding)
                 self._keep(seen, journal)
-        except sqlite3.Error as error:
-            reason = f"its temporary file in {tempfile.gettempdir()}: {error}"
-            raise IngestStopped(reason=reason, waited_s=None) from error
         finally:
             self.rejects.close()
         return self._result(started, replaced)

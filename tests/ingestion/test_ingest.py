@@ -5,8 +5,10 @@ from __future__ import annotations
 import io
 import json
 import os
+import sqlite3
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,8 @@ from ingested import contents, numbered, write_jsonl
 from chroma_mlx import EmbeddingRouter, IngestResult, MLXEmbeddingFunction, MockEmbeddingFunction, ingest
 from chroma_mlx.cli import main
 from chroma_mlx.errors import ConfigError, EngineError, IngestStopped, InputError, MissingPackage
+from chroma_mlx.ingestion.making import FunctionMaker
+from chroma_mlx.ingestion.seen import Seen
 from chroma_mlx.ingestion.store import Store
 from chroma_mlx.router import Record
 
@@ -240,6 +244,26 @@ def test_records_in_memory_are_read_as_they_come(client: ClientAPI) -> None:
     }
 
 
+def test_an_error_of_what_the_records_are_read_from_is_raised_as_it_is(client: ClientAPI) -> None:
+    def rows() -> Iterator[str]:
+        yield "one"
+        raise sqlite3.ProgrammingError("a connection of another thread")
+
+    with pytest.raises(sqlite3.ProgrammingError, match="a connection of another thread"):
+        run(rows(), client)
+
+
+def test_a_failure_of_the_temporary_file_says_where_it_is() -> None:
+    with Seen() as seen:
+        seen._file.execute("DROP TABLE seen")
+        with pytest.raises(IngestStopped, match=r"its temporary file in .*: no such table"):
+            seen.claimed("x")
+    with Seen() as seen:
+        seen._file.execute("DROP TABLE gone")
+        with pytest.raises(IngestStopped, match=r"its temporary file in .*: no such table"):
+            list(seen.take_gone(1))
+
+
 def test_a_record_with_a_uri_is_refused(client: ClientAPI) -> None:
     result = run([Record("a", text="one", uri="file:one"), Record("b", text="two")], client)
     assert counts(result) == {"added": 1, "failed": 1}
@@ -365,6 +389,24 @@ def test_any_function_of_chromas_embeds_a_batch_in_one_call(client: ClientAPI) -
     assert counts(run([f"text {n}" for n in range(100)], client, embedding_function=function)) == {"added": 100}
     assert function.calls == 1
     assert counts(run([f"text {n}" for n in range(100)], client, embedding_function=Counting())) == {"unchanged": 100}
+
+
+def test_no_function_of_chromas_gets_more_texts_than_a_service_takes_in_a_call() -> None:
+    class Remote(Counting):
+        def __call__(self, input: Documents) -> Embeddings:
+            sizes.append(len(input))
+            if "broken" in input:
+                raise InputError("it is broken", index=input.index("broken"))
+            return super().__call__(input)
+
+    sizes: list[int] = []
+    maker = FunctionMaker(Remote())
+    texts = ["a" * (1 + n % 7) for n in range(600)]
+    assert maker.make(texts)[:, 0].tolist() == [len(text) for text in texts]
+    assert sizes == [256, 256, 88]
+    with pytest.raises(InputError, match="it is broken") as found:
+        maker.make([*texts, "broken"])
+    assert found.value.index == 600
 
 
 def test_a_bad_vector_is_a_reject_and_nothing_of_it_is_stored(client: ClientAPI) -> None:
