@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..config import ConfigSource
+from ..database import find_collection
 from ..errors import ConfigError
 from ..progress import progress_bar
 from .calling import resolved
 from .diff import compare_copy
-from .opening import MARK, Opened, amend, find, open_beside
+from .opening import MARK, Opened, amend, open_beside
 from .passage import Passage, Reject
 from .pipeline import Embedding, Writing, run_stages
 from .preparing import Batch, Pace, Work
@@ -24,7 +25,6 @@ from .run import is_remote, max_batch_of
 from .store import Store
 
 NO_TEXT: Final = "it has no text, only a vector of another model; delete it, or give it a text"
-NAMES_SHOWN: Final = 20
 
 
 def migrate(
@@ -46,17 +46,15 @@ def migrate(
     `model`, `config` or `embedding_function` say what embeds; without, an existing `to` keeps its own function.
 
     Raises ConfigError and CollectionMismatch before anything is written, IngestStopped when the database fails,
-    CollectionChanged when records of `collection` are removed meanwhile, DimensionMismatch, and what the embedding function raises.
+    CollectionChanged when records of `collection` are removed meanwhile, DimensionMismatch, and what the embedding
+    function raises.
     """
     if collection == to:
         raise ConfigError(
             f"The collection {collection!r} cannot be embedded into itself. Give the new one another name."
         )
     plain, asked = resolved(client, model, embedding_function, config)
-    old = find(client, collection)
-    if old is None:
-        names = ", ".join(repr(handle.name) for handle in client.list_collections(limit=NAMES_SHOWN)) or "none"
-        raise ConfigError(f"There is no collection {collection!r} to migrate. The database has {names}.")
+    old = find_collection(client, collection)
     noted = Rejects(rejects)
     opened = open_beside(client, to, old, plain, asked=asked, function=embedding_function)
     return Migration(opened, old, rejects=noted, retry_seconds=retry_seconds).run(show_progress)
@@ -91,7 +89,9 @@ class Migration:
         notes = (
             ()
             if self.read == total == self.old.count()
-            else (f"Another program wrote to {self.source!r} meanwhile. Run the same again for what it added or edited.",)
+            else (
+                f"Another program wrote to {self.source!r} meanwhile. Run the same again for what it added or edited.",
+            )
         )
         return IngestResult(
             collection=self.opened.name,

@@ -108,7 +108,9 @@ def open_given(collection: Any, client: Any | None) -> Opened:
     return Opened(name=str(collection.name), client=client, chroma=collection, maker=maker)
 
 
-def find_maker(client: Any, name: str, config: EmbeddingConfig, *, asked: bool, function: Any | None = None) -> Maker:
+def find_maker(
+    client: Any, name: str, config: EmbeddingConfig, *, asked: bool, function: Any | None = None
+) -> RouterMaker | FunctionMaker:
     """Who embeds for the collection `name`, which need not be there and is not made.
 
     With `asked` the configuration, or `function`, is what it is to be embedded by. Without, an existing one keeps its
@@ -120,7 +122,7 @@ def find_maker(client: Any, name: str, config: EmbeddingConfig, *, asked: bool, 
     return maker_of_config(config) if function is None else maker_of(function)
 
 
-def open_named(client: Any, name: str, maker: Maker) -> Opened:
+def open_named(client: Any, name: str, maker: RouterMaker | FunctionMaker) -> Opened:
     """The collection `name`, made if there is none.
 
     Where it was made by another than `maker`, what is returned is the collection that will take its place.
@@ -145,7 +147,7 @@ def open_beside(
     if isinstance(maker, RouterMaker):
         _know(maker)
         return _routed(client, name, maker, _inherited(old) if there is None else {})
-    function = maker.function if isinstance(maker, FunctionMaker) else None
+    function = maker.function
     if there is None:
         there = client.create_collection(name, embedding_function=function, **_inherited(old))
     elif not _made_by(there, function):
@@ -202,8 +204,8 @@ def _routed(client: Any, name: str, maker: RouterMaker, arguments: Mapping[str, 
     return Opened(name=name, client=client, chroma=target.chroma, maker=maker, target=target)
 
 
-def _open_plain(client: Any, name: str, maker: Maker, there: Any | None) -> Opened:
-    function = maker.function if isinstance(maker, FunctionMaker) else None
+def _open_plain(client: Any, name: str, maker: FunctionMaker, there: Any | None) -> Opened:
+    function = maker.function
     if there is None:
         chroma = client.create_collection(name, embedding_function=function)
         return Opened(name=name, client=client, chroma=chroma, maker=maker)
@@ -241,13 +243,13 @@ def _saved_form(function: Any) -> dict[str, Any]:
         return {"name": type(function).__name__, "config": {}}
 
 
-def _spec_of(maker: Maker) -> str:
+def _spec_of(maker: RouterMaker | FunctionMaker) -> str:
     """Of everything that determines the vectors, a few characters: the same in every run."""
     if isinstance(maker, RouterMaker):
         made_by = maker.embedder.fingerprint(load=False)
         found = _saved_form(maker.embedder.function) if made_by is None else made_by.to_dict() | {"model": ""}
     else:
-        found = _saved_form(maker.function if isinstance(maker, FunctionMaker) else None)
+        found = _saved_form(maker.function)
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:SPEC_CHARACTERS]
 
 

@@ -23,7 +23,7 @@ MOST_SHOWN: Final = 2_000
 class Document:
     """A text as a reader found it. `id` is None where no column names it.
 
-    `number` is its line, row or place in the source, under that word in `place`; a whole file has none.
+    `place` has its line or row in the source, under that word; a whole file has none.
     `pages` are the offsets of a PDF's pages in the text. `size` is the bytes of the source that it took.
     """
 
@@ -89,7 +89,6 @@ class Record:
     source: str
     place: Mapping[str, int]
     passages: tuple[Passage, ...]
-    size: int = 0
 
 
 def place_id(source: str, place: Mapping[str, int]) -> str:

@@ -223,7 +223,7 @@ def _passage(document: Document, headings: Headings, span: Span, number: int, pa
 
 
 def compare_with(store: Store | None, records: Sequence[Record]) -> list[RecordChanges]:
-    """What each record changes in the collection, None for one that has nothing of them."""
+    """What each record changes in the collection; `store` None is one that has nothing of them."""
     if store is None:
         return [compare(record, {}) for record in records]
     ids = list(dict.fromkeys(id for record in records for id in ids_to_look_up(record)))
