@@ -63,7 +63,7 @@ def read_pages(
     get = get or collection.get
     size = size or page_records(collection.get_model()["dimension"])
     wishes = {"documents": documents, "metadatas": True, "uris": True, "embeddings": vectors}
-    include = [name for name, wanted in wishes.items() if wanted]
+    include: list[Any] = [name for name, wanted in wishes.items() if wanted]
     place, last = 0, None
     while limit is None or place < limit:
         overlap = 0 if last is None else 1

@@ -62,7 +62,7 @@ class Store:
         """Replaces the metadata and uris of passages."""
         for start in range(0, len(changes), self.max_batch):
             part = changes[start : start + self.max_batch]
-            ids, metadatas = [change.passage.id for change in part], [change.metadata for change in part]
+            ids, metadatas = [change.passage.id for change in part], [change.metadata or None for change in part]
             self._retry.call(self.chroma.update, ids=ids, metadatas=metadatas, **_uris(part))
 
     def delete(self, ids: Sequence[str]) -> int:

@@ -84,7 +84,8 @@ def test_a_model_in_the_configuration_is_asked_for(
 
 def test_what_other_programs_and_ingests_put_there_is_carried_over(client: ClientAPI, file: Path, folder: Path) -> None:
     notes = client.get_collection("notes")
-    notes.add(ids=["mine"], documents=["my own"], metadatas=[{"by": "hand"}], uris=["file:mine"])
+    notes.add(ids=["mine"], documents=["my own"], metadatas=[{"by": "hand"}])
+    notes.update(ids=["mine"], uris=["file:mine"])
     notes.modify(metadata={**(notes.metadata or {}), "team": "search"})
     run(write_jsonl(folder / "b.jsonl", [{"id": "b", "text": "b"}]), client, 8)
     result = run(file, client, 4)
