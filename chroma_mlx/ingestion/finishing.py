@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ..errors import CollectionMismatch
@@ -81,7 +81,7 @@ def _is_replaced(id: str, metadata: Mapping[str, Any], seen: Seen) -> bool:
 
 
 def _works(
-    rows: list[tuple[str, Mapping[str, Any], str | None, str | None]], there: Mapping[str, Copied]
+    rows: Sequence[tuple[str, Mapping[str, Any], str | None, str | None]], there: Mapping[str, Copied]
 ) -> Iterator[Work]:
     """What rows (id, metadata, text, uri) change in a collection that has `there` of them, by id."""
     for start in range(0, len(rows), CARRIED_A_BATCH):
