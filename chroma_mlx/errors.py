@@ -278,7 +278,11 @@ class DeadlineExceeded(ChromaMLXError, TimeoutError):
 
 
 class RemoteError(ChromaMLXError, ConnectionError):
-    """An embedding server cannot be reached, or failed."""
+    """An embedding server cannot be reached, or failed; `may_pass` is whether the same call may go well later."""
+
+    def __init__(self, message: str, *, may_pass: bool) -> None:
+        super().__init__(message)
+        self.may_pass = may_pass
 
 
 class MissingPackage(ChromaMLXError, ValueError):

@@ -32,6 +32,7 @@ LAYERS: Final = (
     "models.architectures",
     "checkpoint",
     "database",
+    "pages",
     "config",
     "texts",
     "settings",

@@ -66,27 +66,32 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Ingests, and prints what was done."""
     from ..ingestion import ingest
+    from ..ingestion.calling import check_sources
 
     sources = [Path(source) for source in options.source]
+    reading = {
+        "format": options.format,
+        "globs": tuple(options.glob),
+        "base": options.base,
+        "rejects": options.rejects or Path(f"{options.collection}.rejects.jsonl"),
+    }
     taken = {
+        **reading,
         "model": options.model,
         "config": options.config,
         "text_column": options.text_column,
         "id_column": options.id_column,
-        "format": options.format,
-        "globs": options.glob,
-        "base": options.base,
         "passage_tokens": options.passage_tokens,
         "overlap_tokens": options.overlap_tokens,
         "sync": options.sync,
         "recheck": options.recheck,
-        "rejects": options.rejects or Path(f"{options.collection}.rejects.jsonl"),
         "retry_seconds": options.retry_seconds,
     }
     if options.ray:
         result = _ingest_by_workers(sources, options, taken)
     else:
         _refuse_alone(options)
+        check_sources(sources, **reading)  # a name that is mistyped makes no database
         with open_client(options, create=True) as client:
             result = ingest(sources, options.collection, client=client, **taken)
     return tell(result, as_json=options.json)

@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 
 from ..errors import ExportFileError
+from ..pages import Page
 from ..router.metadata import read_metadata
-from .pages import Page
 from .parquet import read_batches
 
 DIGEST_BYTES: Final = 16

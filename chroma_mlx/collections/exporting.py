@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..pages import read_pages
 from ..progress import progress_bar
 from ..router.matching import FINGERPRINT_KEY, read_fingerprint
 from ..router.target import SPACE_KEY, index_of, space_of
-from .pages import read_pages
 from .parquet import Origin, need_pyarrow, schema_of, to_batch
 from .whole_file import check_writable, whole_file
 

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ..errors import RecordConflict
+from ..pages import Page, get_records, page_records, take, take_ids
 from ..progress import progress_bar
 from ..router.target import space_of
 from .checking import check_file
-from .pages import Page, get_records, page_records, take, take_ids
 from .parquet import Origin, opened, read_batches
 from .same_records import same_records
 from .target import make_target, open_target

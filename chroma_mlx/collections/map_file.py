@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ..pages import Page, page_records, read_pages, take
 from ..progress import progress_bar
-from .pages import Page, page_records, read_pages, take
 from .parquet import need_pyarrow
 from .whole_file import whole_file
 

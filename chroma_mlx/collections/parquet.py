@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from ..errors import ExportFileError, MissingPackage
-from .pages import Page
+from ..pages import Page
 
 if TYPE_CHECKING:
     import pyarrow as pa

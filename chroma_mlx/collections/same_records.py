@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from .pages import Page
+from ..pages import Page
 
 # What a cosine collection's own rounding of a value is at most, as a part of the vector's largest value.
 ROUNDING: Final = 1e-6

@@ -40,6 +40,8 @@ LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20, 
 CONNECTION_LOST: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
 BUSY: Final = (429, 503)
 NOT_VALID: Final = (400, 413, 422)
+# From here on it is the server's fault, not the call's.
+SERVER_FAILED: Final = 500
 HEXADECIMAL: Final = re.compile("[0-9a-f]+")
 
 
@@ -154,7 +156,8 @@ class RemoteEmbeddingFunction(SavedFunction):
                     continue
                 raise RemoteError(
                     f"The embedding server at {self.url} cannot be reached: {error or type(error).__name__}. Start it "
-                    f"with `chroma-mlx serve --model {self.model_name}`, or set `url` to where it is."
+                    f"with `chroma-mlx serve --model {self.model_name}`, or set `url` to where it is.",
+                    may_pass=True,
                 ) from error
             if answer.status_code not in BUSY or _code(answer) == "model_unavailable":
                 return answer
@@ -191,7 +194,8 @@ class RemoteEmbeddingFunction(SavedFunction):
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
             raise RemoteError(
                 f"{self.url} answered {answer.status_code} with something that is no answer of chroma-mlx: {error}. "
-                "See what listens there; the url is the server's own, without /v1."
+                "See what listens there; the url is the server's own, without /v1.",
+                may_pass=answer.status_code >= SERVER_FAILED,
             ) from error
         if answer.status_code in NOT_VALID:
             if place := re.match(r"texts\[([0-9]+)\]", str(field)):
@@ -200,7 +204,10 @@ class RemoteEmbeddingFunction(SavedFunction):
             if count == 1 and _code(answer) == "request_too_large":
                 raise InputError(f"Text {start} alone is more than the server takes: {message}", index=start)
             raise ConfigError(f"The embedding server at {self.url} refuses: {message}")
-        raise RemoteError(f"The embedding server at {self.url} answered {answer.status_code}: {message}")
+        raise RemoteError(
+            f"The embedding server at {self.url} answered {answer.status_code}: {message}",
+            may_pass=answer.status_code >= SERVER_FAILED,
+        )
 
     def _hold_to(self, space: str) -> None:
         """Keeps the first space, and raises RemoteError for another."""
@@ -211,7 +218,8 @@ class RemoteEmbeddingFunction(SavedFunction):
         if space != first:
             raise RemoteError(
                 f"The embedding server at {self.url} now makes other vectors than before: their space is {space}, and "
-                f"was {first}; start it as it was, or make the collection anew. Nothing of this call is returned."
+                f"was {first}; start it as it was, or make the collection anew. Nothing of this call is returned.",
+                may_pass=False,
             )
 
     def _headers(self) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,12 @@ from ..config import ConfigSource, EmbeddingConfig, resolve
 from ..config.sources import DEFAULT
 from ..errors import ConfigError, InputError
 from ..settings import VectorSettings
-from .opening import Opened, open_given, open_named
+from .making import Maker
+from .opening import Opened, find_maker, heal, open_given, open_named
 from .readers.rows import Columns
+from .rejects import Rejects
 from .report import IngestResult
-from .run import Crew, Ingest, Options
+from .run import Crew, Ingest, Options, make_cutter
 from .sources import Sources
 
 
@@ -50,8 +52,8 @@ def ingest(
     goes. `collection` is one of Chroma's or the router's, or a name with `client`, and then `model`, `config`
     or `embedding_function` say what embeds it. `crew` is who does the work instead of this process: chroma_mlx.ray's.
 
-    Raises InputError and ConfigError before anything is written, IngestStopped when the database fails,
-    DimensionMismatch, CollectionMismatch, MissingPackage, and what the embedding function raises.
+    Raises InputError and ConfigError before anything is written, IngestStopped and CollectionChanged by the database,
+    DimensionMismatch, CollectionMismatch, MissingPackage, and what the embedding function or the iterable raises.
     """
     given = _given(
         records,
@@ -76,8 +78,10 @@ def ingest(
         retry_seconds=retry_seconds,
         show_progress=show_progress,
     )
-    opened = _open(collection, client, model=model, function=embedding_function, config=config)
-    return Ingest(given, opened, options, crew=crew).run()
+    noted = Rejects(options.rejects)
+    maker, opening = _maker(collection, client, model=model, function=embedding_function, config=config)
+    cutter = make_cutter(maker, options)  # all that may be refused comes before a collection is made
+    return Ingest(given, opening(), options, cutter=cutter, rejects=noted, crew=crew).run()
 
 
 def _given(records: Any, **reading: Any) -> Sources | Iterable[Any]:
@@ -91,18 +95,29 @@ def _given(records: Any, **reading: Any) -> Sources | Iterable[Any]:
     return records
 
 
-def _open(collection: Any, client: Any | None, *, model: str | None, function: Any, config: ConfigSource) -> Opened:
+def check_sources(records: Sequence[Path], *, rejects: Path | None = None, **reading: Any) -> None:
+    """Raises what `ingest` raises for sources that cannot be read; `reading` are its arguments that say how to."""
+    _given(records, skip=rejects, **reading)
+
+
+def _maker(
+    collection: Any, client: Any | None, *, model: str | None, function: Any, config: ConfigSource
+) -> tuple[Maker, Callable[[], Opened]]:
+    """Who embeds, and what opens the collection, which it makes if there is none."""
     if not isinstance(collection, str):
         if model is not None or function is not None or config is not None:
             raise ConfigError(
                 "A model was named beside a collection that is open already, with its own. Pass the collection's name "
                 "and `client=` to choose the model."
             )
-        return open_given(collection, client)
+        opened = open_given(collection, client)
+        return opened.maker, lambda: opened
     if client is None:
         raise ConfigError(f"The collection {collection!r} was given by its name alone. Pass `client=` too.")
     plain, asked = resolved(client, model, function, config)
-    return open_named(client, collection, plain, asked=asked, function=function)
+    heal(client, collection)
+    maker = find_maker(client, collection, plain, asked=asked, function=function)
+    return maker, lambda: open_named(client, collection, maker)
 
 
 def resolved(client: Any, model: str | None, function: Any, config: ConfigSource) -> tuple[EmbeddingConfig, bool]:

@@ -10,6 +10,8 @@ from .passage import HASH, Passage, Record, passage_id, same_text, stored_passag
 
 # Stored metadata by id.
 Stored: TypeAlias = Mapping[str, Mapping[str, Any]]
+# A stored record: (text, metadata, uri).
+Copied: TypeAlias = tuple[str | None, Mapping[str, Any], str | None]
 # More than this in stored metadata is no number of passages that an ingest wrote.
 MOST_PASSAGES: Final = 2**26
 
@@ -72,6 +74,24 @@ def compare(record: Record, stored: Stored) -> RecordChanges:
         relabel=tuple(relabel),
         unchanged=unchanged,
     )
+
+
+def compare_copy(source: str, passage: Passage, there: Copied | None) -> RecordChanges:
+    """What a record of the collection `source` changes in its copy, which has `there` under its id, or None.
+
+    All is compared as it is: a record of other programs has no hash. A uri that is no more stays in the copy, since
+    Chroma takes none away.
+    """
+    record = Record(id=passage.id, source=source, place={}, passages=(passage,))
+    if there is None:
+        return RecordChanges(record=record, embed=(Change(passage),))
+    text, metadata, uri = there
+    change = Change(passage, tuple(sorted(set(metadata) - set(passage.metadata))), known=True)
+    if text != passage.text:
+        return RecordChanges(record=record, embed=(change,))
+    if metadata != passage.metadata or passage.uri not in (None, uri):
+        return RecordChanges(record=record, relabel=(change,))
+    return RecordChanges(record=record, unchanged=1)
 
 
 def _stale(record: Record, stored: Stored) -> list[str]:

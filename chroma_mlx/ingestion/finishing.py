@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from ..errors import CollectionMismatch
-from .diff import Change, RecordChanges
-from .passage import SOURCE, Passage, Record, record_id_of, stored_passages
+from .diff import Copied, compare_copy
+from .passage import SOURCE, Passage, record_id_of, stored_passages
 from .pipeline import Embedding
 from .preparing import Work
 from .report import Counts
@@ -32,9 +32,9 @@ def is_gone(id: str, metadata: Mapping[str, Any], *, scope: Sources | str, seen:
 
 
 def delete_gone(store: Store, *, scope: Sources | str, seen: Seen, counts: Counts) -> None:
-    """Deletes what is gone. Raises IngestStopped."""
+    """Deletes what is gone. Raises IngestStopped and CollectionChanged."""
     for page in store.pages():
-        rows = zip(page["ids"], page["metadatas"], strict=True)
+        rows = zip(page.ids, page.metadatas, strict=True)
         seen.note_gone([id for id, metadata in rows if is_gone(id, metadata or {}, scope=scope, seen=seen)])
     for part in seen.take_gone(IDS_A_CALL):
         counts.add(deleted=store.delete(part))
@@ -45,22 +45,34 @@ def carry_over(
 ) -> None:
     """Embeds what only the old collection has into the new one, by the texts that it stores.
 
-    That is what other ingests and other programs put there; with a `scope` not what is gone from the sources.
-    Raises CollectionMismatch for a record without a text, IngestStopped, and what embedding raises.
+    That is what other ingests and other programs put there; with a `scope` not what is gone from the sources. What an
+    interrupted run left in the new one is made the same, and deleted where the old one has it no more.
+    Raises CollectionMismatch for a record without a text, IngestStopped, CollectionChanged, and what embedding raises.
     """
+
+    def carried(id: str, metadata: Mapping[str, Any]) -> bool:
+        return not _is_replaced(id, metadata, seen) and (
+            scope is None or not is_gone(id, metadata, scope=scope, seen=seen)
+        )
+
+    for page in new.pages():
+        others = [id for id in page.ids if not seen.claimed(id)]
+        there = old.look_up(others)
+        seen.note_gone([id for id in others if id not in there or not carried(id, there[id])])
+    for part in seen.take_gone(IDS_A_CALL):
+        new.delete(part)
     for page in old.pages(documents=True):
         rows = [
-            (id, metadata or {}, text)
-            for id, metadata, text in zip(page["ids"], page["metadatas"], page["documents"], strict=True)
-            if not _is_replaced(id, metadata or {}, seen)
-            and (scope is None or not is_gone(id, metadata or {}, scope=scope, seen=seen))
+            (id, metadata or {}, text, uri)
+            for id, metadata, text, uri in zip(page.ids, page.metadatas, page.documents, page.uris, strict=True)
+            if carried(id, metadata or {})
         ]
-        there = new.look_up([id for id, _, _ in rows])
-        missing = [row for row in rows if row[0] not in there]
-        for work in _works(missing):
+        for work in _works(rows, new.records([row[0] for row in rows])):
             kept, vectors = embedding.embed(work)
+            relabel = [change for part in kept.parts for change in part.relabel]
+            new.relabel(relabel)
             new.put(kept.embed, vectors)
-            counts.add(carried=len(kept.embed), embedded=len(kept.embed))
+            counts.add(carried=len(kept.embed) + len(relabel), embedded=len(kept.embed))
 
 
 def _is_replaced(id: str, metadata: Mapping[str, Any], seen: Seen) -> bool:
@@ -68,17 +80,19 @@ def _is_replaced(id: str, metadata: Mapping[str, Any], seen: Seen) -> bool:
     return seen.claimed(id) or (stored_passages(metadata) > 0 and seen.claimed(record_id_of(id, metadata)))
 
 
-def _works(rows: list[tuple[str, Mapping[str, Any], str | None]]) -> Iterator[Work]:
+def _works(
+    rows: Sequence[tuple[str, Mapping[str, Any], str | None, str | None]], there: Mapping[str, Copied]
+) -> Iterator[Work]:
+    """What rows (id, metadata, text, uri) change in a collection that has `there` of them, by id."""
     for start in range(0, len(rows), CARRIED_A_BATCH):
         parts = []
-        for id, metadata, text in rows[start : start + CARRIED_A_BATCH]:
+        for id, metadata, text, uri in rows[start : start + CARRIED_A_BATCH]:
             if text is None:
                 raise CollectionMismatch(
                     f"Record {id!r} of the collection has no text, only a vector of another model, so that it cannot "
                     "be embedded anew. The collection is as it was. Ingest into another one, or delete the record.",
                     differences={"text": (None, id)},
                 )
-            passage = Passage(id=id, text=text, metadata=metadata)
-            record = Record(id=id, source=str(metadata.get(SOURCE, "")), place={}, passages=(passage,))
-            parts.append(RecordChanges(record=record, embed=(Change(passage),)))
+            passage = Passage(id=id, text=text, metadata=metadata, uri=uri)
+            parts.append(compare_copy(str(metadata.get(SOURCE, "")), passage, there.get(id)))
         yield Work(parts=tuple(parts), size=0)

@@ -11,13 +11,15 @@ import numpy.typing as npt
 from chromadb.utils.embedding_functions import DefaultEmbeddingFunction
 
 from ..config import EmbeddingConfig
-from ..errors import ChromaMLXError, ConfigError, EngineError
+from ..errors import ChromaMLXError, ConfigError, EngineError, InputError
 from ..functions import MLXEmbeddingFunction, MockEmbeddingFunction, UserProvidedFunction
 from ..router.embedders import Embedder, MLXEmbedder, MockEmbedder
 from .cutting import CountTokens
 
 # Texts tokenised together: their tokens are in memory at once.
 TEXTS_COUNTED: Final = 512
+# A function of another library may send all that it is given to a service, which takes so many.
+TEXTS_A_CALL: Final = 256
 # A text behind a prompt may have a few tokens more than both.
 PROMPT_MARGIN: Final = 4
 
@@ -89,8 +91,8 @@ class FunctionMaker:
     def make(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """See Maker. Raises EngineError for whatever else than an error of this package the function raises."""
         try:
-            returned = self.function(list(texts))
-            vectors = np.array(returned, dtype=np.float32)
+            parts = (self._call(texts, start) for start in range(0, len(texts), TEXTS_A_CALL))
+            vectors = np.array([vector for part in parts for vector in part], dtype=np.float32)
         except ChromaMLXError:
             raise
         except Exception as error:
@@ -105,12 +107,21 @@ class FunctionMaker:
             )
         return vectors
 
+    def _call(self, texts: Sequence[str], start: int) -> Any:
+        """What the function returns for the texts from `start`. An InputError names the place among all of them."""
+        try:
+            return self.function(list(texts[start : start + TEXTS_A_CALL]))
+        except InputError as error:
+            if start == 0 or error.index is None:
+                raise
+            raise InputError(str(error), index=start + error.index) from error
+
     def ruler(self) -> Ruler:
         """See Maker."""
         return builtin_ruler()
 
 
-def maker_of(function: Any) -> Maker:
+def maker_of(function: Any) -> RouterMaker | FunctionMaker:
     """Who makes vectors as `function` does. Raises ConfigError where it makes none."""
     if isinstance(function, UserProvidedFunction) or function is None:
         raise ConfigError(

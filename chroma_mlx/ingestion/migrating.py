@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from ..config import ConfigSource
+from ..database import find_collection
 from ..errors import ConfigError
 from ..progress import progress_bar
 from .calling import resolved
-from .diff import Change, RecordChanges
-from .opening import MARK, Opened, amend, find, open_beside
-from .passage import Passage, Record, Reject
+from .diff import compare_copy
+from .opening import MARK, Opened, amend, open_beside
+from .passage import Passage, Reject
 from .pipeline import Embedding, Writing, run_stages
 from .preparing import Batch, Pace, Work
 from .rejects import Rejects
@@ -24,7 +25,6 @@ from .run import is_remote, max_batch_of
 from .store import Store
 
 NO_TEXT: Final = "it has no text, only a vector of another model; delete it, or give it a text"
-NAMES_SHOWN: Final = 20
 
 
 def migrate(
@@ -46,17 +46,15 @@ def migrate(
     `model`, `config` or `embedding_function` say what embeds; without, an existing `to` keeps its own function.
 
     Raises ConfigError and CollectionMismatch before anything is written, IngestStopped when the database fails,
-    DimensionMismatch, and what the embedding function raises.
+    CollectionChanged when records of `collection` are removed meanwhile, DimensionMismatch, and what the embedding
+    function raises.
     """
     if collection == to:
         raise ConfigError(
             f"The collection {collection!r} cannot be embedded into itself. Give the new one another name."
         )
     plain, asked = resolved(client, model, embedding_function, config)
-    old = find(client, collection)
-    if old is None:
-        names = ", ".join(repr(handle.name) for handle in client.list_collections(limit=NAMES_SHOWN)) or "none"
-        raise ConfigError(f"There is no collection {collection!r} to migrate. The database has {names}.")
+    old = find_collection(client, collection)
     noted = Rejects(rejects)
     opened = open_beside(client, to, old, plain, asked=asked, function=embedding_function)
     return Migration(opened, old, rejects=noted, retry_seconds=retry_seconds).run(show_progress)
@@ -91,7 +89,9 @@ class Migration:
         notes = (
             ()
             if self.read == total == self.old.count()
-            else (f"Another program wrote to {self.source!r} meanwhile. Run the same again for what it changed.",)
+            else (
+                f"Another program wrote to {self.source!r} meanwhile. Run the same again for what it added or edited.",
+            )
         )
         return IngestResult(
             collection=self.opened.name,
@@ -108,29 +108,15 @@ class Migration:
         """What is not in the new collection yet as it is in the old one, a page at a time."""
         batch, was_empty = Batch(self.pace), self.new.count() == 0
         for page in self.old.pages(documents=True):
-            self.read += len(page["ids"])
-            batch.size += len(page["ids"])
-            there = {} if was_empty else self.new.records(page["ids"])
-            for id, text, metadata in zip(page["ids"], page["documents"], page["metadatas"], strict=True):
+            self.read += len(page.ids)
+            batch.size += len(page.ids)
+            there = {} if was_empty else self.new.records(page.ids)
+            for id, text, metadata, uri in zip(page.ids, page.documents, page.metadatas, page.uris, strict=True):
                 if text is None:
                     self.rejects.add(Reject(source=self.source, id=id, reason=NO_TEXT))
                 else:
-                    passage = Passage(id=id, text=text, metadata=metadata or {})
-                    yield from batch.add(_changes(self.source, passage, there.get(id)))
+                    passage = Passage(id=id, text=text, metadata=metadata or {}, uri=uri)
+                    yield from batch.add(compare_copy(self.source, passage, there.get(id)))
             if not batch.passages:
                 yield batch.take()
         yield batch.take()
-
-
-def _changes(source: str, passage: Passage, there: tuple[str | None, Mapping[str, Any]] | None) -> RecordChanges:
-    """What a record changes in the new collection, which has `there` under its id: (text, metadata), None for none."""
-    record = Record(id=passage.id, source=source, place={}, passages=(passage,))
-    if there is None:
-        return RecordChanges(record=record, embed=(Change(passage),))
-    text, metadata = there
-    change = Change(passage, tuple(sorted(set(metadata) - set(passage.metadata))), known=True)
-    if text != passage.text:
-        return RecordChanges(record=record, embed=(change,))
-    if metadata != passage.metadata:
-        return RecordChanges(record=record, relabel=(change,))
-    return RecordChanges(record=record, unchanged=1)

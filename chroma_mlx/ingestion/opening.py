@@ -13,7 +13,7 @@ from chromadb.errors import NotFoundError
 from ..config import EmbeddingConfig
 from ..errors import CollectionMismatch, ConfigError, DimensionMismatch
 from ..router import RoutedCollection
-from ..router.matching import FINGERPRINT_KEY
+from ..router.matching import FINGERPRINT_KEY, read_fingerprint
 from ..router.opening import open_target
 from ..router.report import UsageCounter
 from ..router.steps import run
@@ -65,12 +65,21 @@ def find(client: Any, name: str) -> Any | None:
         return None
 
 
-def amend(client: Any, chroma: Any, changes: Mapping[str, Any], *, name: str | None = None) -> None:
+def metadata_now(client: Any | None, chroma: Any) -> Mapping[str, Any]:
+    """A collection's metadata as they are stored; a handle keeps those of the moment in which it was opened."""
+    if client is not None:
+        return client.get_collection(chroma.name).metadata or {}
+    find_by_id = getattr(getattr(chroma, "_client", None), "get_collection_by_id", None)
+    if find_by_id is None:  # no collection of Chroma's own
+        return getattr(chroma, "metadata", None) or {}
+    return find_by_id(chroma.id, tenant=chroma.tenant, database=chroma.database).metadata or {}
+
+
+def amend(client: Any | None, chroma: Any, changes: Mapping[str, Any], *, name: str | None = None) -> None:
     """Changes a collection's name, where one is given, and then keys of its metadata as they are stored now."""
     if name is not None:
         chroma.modify(name=name)
-    fresh = client.get_collection(chroma.name)
-    metadata = {key: value for key, value in (fresh.metadata or {}).items() if key != SPACE_KEY}
+    metadata = {key: value for key, value in metadata_now(client, chroma).items() if key != SPACE_KEY}
     chroma.modify(metadata={**metadata, **changes})
 
 
@@ -99,18 +108,27 @@ def open_given(collection: Any, client: Any | None) -> Opened:
     return Opened(name=str(collection.name), client=client, chroma=collection, maker=maker)
 
 
-def open_named(client: Any, name: str, config: EmbeddingConfig, *, asked: bool, function: Any | None = None) -> Opened:
-    """The collection `name`, made if there is none.
+def find_maker(
+    client: Any, name: str, config: EmbeddingConfig, *, asked: bool, function: Any | None = None
+) -> RouterMaker | FunctionMaker:
+    """Who embeds for the collection `name`, which need not be there and is not made.
 
-    With `asked` the configuration, or `function`, is what it is to be embedded by: where it was made by another,
-    what is returned is the collection that will take its place. Without, an existing one keeps its function.
-    Raises ConfigError, ModelNotFound, and CollectionMismatch where a damaged collection cannot be compared.
+    With `asked` the configuration, or `function`, is what it is to be embedded by. Without, an existing one keeps its
+    function. Raises ConfigError.
     """
-    heal(client, name)
     there = find(client, name)
     if there is not None and function is None and not asked:
         function = _function_of(there, name)
-    maker = maker_of_config(config) if function is None else maker_of(function)
+    return maker_of_config(config) if function is None else maker_of(function)
+
+
+def open_named(client: Any, name: str, maker: RouterMaker | FunctionMaker) -> Opened:
+    """The collection `name`, made if there is none.
+
+    Where it was made by another than `maker`, what is returned is the collection that will take its place.
+    Raises ConfigError, ModelNotFound, and CollectionMismatch where a damaged collection cannot be compared.
+    """
+    there = find(client, name)
     if isinstance(maker, RouterMaker):
         return _open_routed(client, name, maker, there)
     return _open_plain(client, name, maker, there)
@@ -121,17 +139,15 @@ def open_beside(
 ) -> Opened:
     """The collection `name` for what `old` has, made if there is none, with `old`'s metadata and way to compare.
 
-    `asked`, `function` and `config` as for `open_named`. Raises CollectionMismatch or DimensionMismatch where it is
+    `asked`, `function` and `config` as for `find_maker`. Raises CollectionMismatch or DimensionMismatch where it is
     there, and was made by another function than the one that is asked for; ConfigError, ModelNotFound.
     """
+    maker = find_maker(client, name, config, asked=asked, function=function)
     there = find(client, name)
-    if there is not None and function is None and not asked:
-        function = _function_of(there, name)
-    maker = maker_of_config(config) if function is None else maker_of(function)
     if isinstance(maker, RouterMaker):
         _know(maker)
         return _routed(client, name, maker, _inherited(old) if there is None else {})
-    function = maker.function if isinstance(maker, FunctionMaker) else None
+    function = maker.function
     if there is None:
         there = client.create_collection(name, embedding_function=function, **_inherited(old))
     elif not _made_by(there, function):
@@ -147,6 +163,7 @@ def open_beside(
 def _open_routed(client: Any, name: str, maker: RouterMaker, there: Any | None) -> Opened:
     _know(maker)
     if there is not None:
+        read_fingerprint(name, there.metadata)  # a damaged one is not that of another model
         try:
             return _routed(client, name, maker, {})
         except (CollectionMismatch, DimensionMismatch):
@@ -187,8 +204,8 @@ def _routed(client: Any, name: str, maker: RouterMaker, arguments: Mapping[str, 
     return Opened(name=name, client=client, chroma=target.chroma, maker=maker, target=target)
 
 
-def _open_plain(client: Any, name: str, maker: Maker, there: Any | None) -> Opened:
-    function = maker.function if isinstance(maker, FunctionMaker) else None
+def _open_plain(client: Any, name: str, maker: FunctionMaker, there: Any | None) -> Opened:
+    function = maker.function
     if there is None:
         chroma = client.create_collection(name, embedding_function=function)
         return Opened(name=name, client=client, chroma=chroma, maker=maker)
@@ -226,13 +243,13 @@ def _saved_form(function: Any) -> dict[str, Any]:
         return {"name": type(function).__name__, "config": {}}
 
 
-def _spec_of(maker: Maker) -> str:
+def _spec_of(maker: RouterMaker | FunctionMaker) -> str:
     """Of everything that determines the vectors, a few characters: the same in every run."""
     if isinstance(maker, RouterMaker):
         made_by = maker.embedder.fingerprint(load=False)
         found = _saved_form(maker.embedder.function) if made_by is None else made_by.to_dict() | {"model": ""}
     else:
-        found = _saved_form(maker.function if isinstance(maker, FunctionMaker) else None)
+        found = _saved_form(maker.function)
     return hashlib.sha256(json.dumps(found, sort_keys=True).encode()).hexdigest()[:SPEC_CHARACTERS]
 
 

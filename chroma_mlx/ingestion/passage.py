@@ -68,11 +68,15 @@ class Reject:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
-    """What becomes a record of the collection: `metadata` is all of it, the hash included."""
+    """What becomes a record of the collection: `metadata` is all of it, the hash included.
+
+    `uri` is that of a record that is copied from another collection.
+    """
 
     id: str
     text: str
     metadata: Mapping[str, Any]
+    uri: str | None = None
 
     @property
     def hash(self) -> str:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import httpx
 from chromadb.errors import ChromaError, InternalError, RateLimitError
 
-from ..errors import ChromaMLXError, IngestStopped, RemoteError
+from ..errors import ChromaMLXError, DatabaseUnreachable, DeadlineExceeded, IngestStopped, RemoteError
 
 FIRST_PAUSE_S: Final = 0.25
 LONGEST_PAUSE_S: Final = 15.0
@@ -37,14 +37,18 @@ class Retry:
         self._limit_s, self._remote, self._wait, self._clock = limit_s, remote, wait, clock
 
     def call(self, function: Callable[..., R], **arguments: Any) -> R:
-        """What the call returns. Raises IngestStopped for an error of the database that did not pass in time."""
+        """What the call returns. Raises IngestStopped for an error of the database that did not pass in time.
+
+        What whoever embeds raises is raised as it is: that of an embedding server that is away or busy when it did
+        not pass in time, any other at once.
+        """
         began: float | None = None
         pause = FIRST_PAUSE_S
         while True:
             try:
                 result = function(**arguments)
             except ChromaMLXError as error:
-                if not isinstance(error, RemoteError):
+                if not self._may_pass(error):
                     raise
                 failure: Exception = error
             except (ChromaError, httpx.HTTPError, OSError) as error:
@@ -59,25 +63,30 @@ class Retry:
                 return result
             now = self._clock()
             if not self._may_pass(failure) or (began is not None and now - began >= self._limit_s):
-                raise _stopped(failure, None if began is None else now - began) from failure
+                _stop(failure, None if began is None else now - began)
             if began is None:
                 began = now
                 log.warning("The server does not answer (%s); trying again for %g s.", _words(failure), self._limit_s)
             if self._wait(min(pause, max(0.0, self._limit_s - (now - began)))):
-                raise _stopped(failure, now - began) from failure
+                _stop(failure, now - began)
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def _may_pass(self, error: Exception) -> bool:
         if isinstance(error, RemoteError):
+            return error.may_pass
+        if isinstance(error, DeadlineExceeded):
             return True
         if not self._remote:
             return False
-        return isinstance(error, httpx.TransportError | InternalError | RateLimitError) or type(error) is Exception
+        passing = httpx.TransportError | InternalError | RateLimitError | DatabaseUnreachable
+        return isinstance(error, passing) or type(error) is Exception
 
 
 def _words(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".strip(": ")[:300]
 
 
-def _stopped(error: Exception, waited_s: float | None) -> IngestStopped:
-    return IngestStopped(reason=_words(error), waited_s=waited_s)
+def _stop(error: Exception, waited_s: float | None) -> NoReturn:
+    if isinstance(error, RemoteError | DeadlineExceeded):  # no failure of the database
+        raise error
+    raise IngestStopped(reason=_words(error), waited_s=waited_s) from error

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
-import sqlite3
-import tempfile
 import threading
 import time
 import uuid
@@ -14,14 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from ..errors import ConfigError, IngestStopped
+from ..errors import ConfigError
 from ..progress import Bar, byte_bar
 from ..rules import COUNT, SECONDS, optional, refusals
 from .cutting import Cutter
 from .finishing import carry_over, delete_gone
 from .journal import Journal, sha_of
 from .making import Maker
-from .opening import MARK, Opened, amend, switch
+from .opening import MARK, Opened, amend, metadata_now, switch
 from .passage import Document, Reject
 from .pipeline import Embedding, Writing, run_stages
 from .preparing import Claims, Pace, Preparer, read_files
@@ -74,16 +73,22 @@ class Ingest:
     """The parts of one run, put together."""
 
     def __init__(
-        self, given: Sources | Iterable[Any], opened: Opened, options: Options, *, crew: Crew | None = None
+        self,
+        given: Sources | Iterable[Any],
+        opened: Opened,
+        options: Options,
+        *,
+        cutter: Cutter,
+        rejects: Rejects,
+        crew: Crew | None = None,
     ) -> None:
         self.given, self.opened, self.options, self.crew = given, opened, options, crew
+        self.cutter, self.rejects = cutter, rejects
         self.stop = threading.Event()
         client = opened.client
         self.retry = Retry(options.retry_seconds, remote=is_remote(opened.chroma, client), wait=self.stop.wait)
         self.store = Store(opened.chroma, retry=self.retry, max_batch=max_batch_of(opened.chroma, client))
-        self.counts, self.rejects = Counts(), Rejects(options.rejects)
-        self.pace = Pace(self.store.max_batch)
-        self.cutter = make_cutter(opened.maker, options)
+        self.counts, self.pace = Counts(), Pace(self.store.max_batch)
         self.notes: list[str] = []
 
     def run(self) -> IngestResult:
@@ -102,9 +107,6 @@ class Ingest:
                 self._stages(seen, journal, embedding)
                 replaced = self._finish(seen, embedding)
                 self._keep(seen, journal)
-        except sqlite3.Error as error:
-            reason = f"its temporary file in {tempfile.gettempdir()}: {error}"
-            raise IngestStopped(reason=reason, waited_s=None) from error
         finally:
             self.rejects.close()
         return self._result(started, replaced)
@@ -150,14 +152,16 @@ class Ingest:
             f"The model is another, so all was embedded anew. The collection as it was is kept as {replaced!r}; delete "
             "it when you need it no more."
         )
+        if self.rejects.count:
+            self.notes.append(f"Something was refused: what the model cannot take is in {replaced!r} alone.")
         return replaced
 
     def _journal(self) -> Journal | None:
         """None where it could be of no use, or is not to be used."""
         if self.opened.client is None or not isinstance(self.given, Sources) or "-" in self.given.named:
             return None
-        fresh = self.retry.call(self.opened.client.get_collection, name=self.opened.chroma.name)
-        mark = "" if self.options.recheck else str((fresh.metadata or {}).get(MARK) or "")
+        fresh = self.retry.call(metadata_now, client=self.opened.client, chroma=self.opened.chroma)
+        mark = "" if self.options.recheck else str(fresh.get(MARK) or "")
         return Journal(str(self.opened.chroma.id), self._digest(), mark=mark, count=self.store.count())
 
     def _digest(self) -> str:
@@ -189,16 +193,17 @@ class Ingest:
         mark = uuid.uuid4().hex
         self._mark(mark)
         if journal is not None:
-            whole = (row for row in seen.files() if row[0] not in self.rejects.sources)
-            journal.keep(whole, mark=mark, count=self.store.count())
+            # The last row of a source holds: what has rejects is read again, which says so again.
+            files = itertools.chain(seen.files(), ((source, "", 0) for source in self.rejects.sources))
+            alone = self.options.columns.id is not None
+            journal.keep(files, mark=mark, count=self.store.count(), alone=alone)
 
     def _mark(self, mark: str) -> None:
         """Leaves a mark in the collection, which no other ingest leaves; "" while one is under way."""
         opened = self.opened
-        if opened.client is not None:
-            fresh = self.retry.call(opened.client.get_collection, name=opened.chroma.name)
-            if mark or (fresh.metadata or {}).get(MARK):
-                self.retry.call(amend, client=opened.client, chroma=opened.chroma, changes={MARK: mark})
+        fresh = self.retry.call(metadata_now, client=opened.client, chroma=opened.chroma)
+        if mark or fresh.get(MARK):
+            self.retry.call(amend, client=opened.client, chroma=opened.chroma, changes={MARK: mark})
 
     def _result(self, started: float, replaced: str | None) -> IngestResult:
         return IngestResult(

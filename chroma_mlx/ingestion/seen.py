@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final
+
+from ..errors import IngestStopped
 
 SCHEMA: Final = """
 PRAGMA journal_mode = OFF;
@@ -21,9 +24,20 @@ CREATE TABLE gone (id TEXT);
 """
 
 
-class Seen:
-    """Ids, sources and files of a run. One thread at a time."""
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """A failure of the file as the run's own error: where the records are read, other databases may fail, too."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        reason = f"its temporary file in {tempfile.gettempdir()}: {error}"
+        raise IngestStopped(reason=reason, waited_s=None) from error
 
+
+class Seen:
+    """Ids, sources and files of a run. One thread at a time. Every method raises IngestStopped when its file fails."""
+
+    @_told()
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="chroma-mlx-ingest-", ignore_cleanup_errors=True)
         self._file = sqlite3.connect(Path(self._folder.name) / "seen", check_same_thread=False, isolation_level=None)
@@ -38,6 +52,7 @@ class Seen:
         self._file.close()
         self._folder.cleanup()
 
+    @_told()
     def claim(self, ids: Sequence[str], source: str, number: int) -> tuple[str, int] | None:
         """Takes ids for the record of a place; (source, number) of whoever has one of them already, else None."""
         for id in ids:
@@ -47,35 +62,43 @@ class Seen:
         self._file.executemany("INSERT OR IGNORE INTO seen VALUES (?, ?, ?)", [(id, source, number) for id in ids])
         return None
 
+    @_told()
     def begin(self) -> None:
         """Begins a batch of claims, which are quicker together."""
         self._file.execute("BEGIN")
 
+    @_told()
     def commit(self) -> None:
         """Ends it."""
         self._file.execute("COMMIT")
 
+    @_told()
     def spare(self, id: str) -> None:
         """A refused record is of this id: what is stored of it stays."""
         self._file.execute("INSERT OR IGNORE INTO spared VALUES (?)", (id,))
 
+    @_told()
     def hide(self, source: str) -> None:
         """Of this source nobody can tell which records are gone."""
         self._file.execute("INSERT OR IGNORE INTO hidden VALUES (?)", (source,))
 
+    @_told()
     def hidden(self) -> list[str]:
         """The sources that were hidden."""
         return [str(row[0]) for row in self._file.execute("SELECT source FROM hidden ORDER BY source")]
 
+    @_told()
     def keep(self, source: str) -> None:
         """A file that was not read, since it is as it was: so are its records."""
         self._file.execute("INSERT OR IGNORE INTO kept VALUES (?)", (source,))
 
+    @_told()
     def add_file(self, source: str, sha: str) -> None:
         """A file was read to its end, and this is what it held."""
         add = "INSERT INTO files (source, sha) VALUES (?1, ?2) ON CONFLICT (source) DO UPDATE SET sha = ?2"
         self._file.execute(add, (source, sha))
 
+    @_told()
     def add_passages(self, source: str, passages: int) -> None:
         """So many more are of this source."""
         add = (
@@ -85,29 +108,36 @@ class Seen:
         self._file.execute(add, (source, passages))
 
     def files(self) -> Iterator[tuple[str, str, int]]:
-        """(source, SHA-256, passages) of each file that was read to its end."""
-        yield from self._file.execute("SELECT source, sha, passages FROM files WHERE sha IS NOT NULL")
+        """(source, SHA-256, passages) of each file; a SHA-256 of "" where it was not read to its end."""
+        with _told():
+            yield from self._file.execute("SELECT source, coalesce(sha, ''), passages FROM files")
 
+    @_told()
     def stands_for(self, id: str) -> bool:
         """Whether a record of this id was read, or refused."""
         query = "SELECT 1 FROM seen WHERE id = ?1 UNION ALL SELECT 1 FROM spared WHERE id = ?1"
         return self._file.execute(query, (id,)).fetchone() is not None
 
+    @_told()
     def claimed(self, id: str) -> bool:
         """Whether a record of this id was read."""
         return self._file.execute("SELECT 1 FROM seen WHERE id = ?", (id,)).fetchone() is not None
 
+    @_told()
     def protects(self, source: str) -> bool:
         """Whether nothing of this source is to be deleted."""
         query = "SELECT 1 FROM hidden WHERE source = ?1 UNION ALL SELECT 1 FROM kept WHERE source = ?1"
         return self._file.execute(query, (source,)).fetchone() is not None
 
+    @_told()
     def note_gone(self, ids: Sequence[str]) -> None:
         """Notes stored ids that are to be deleted."""
         self._file.executemany("INSERT INTO gone VALUES (?)", [(id,) for id in ids])
 
     def take_gone(self, size: int) -> Iterator[list[str]]:
-        """These, so many at a time."""
-        rows = self._file.execute("SELECT id FROM gone ORDER BY rowid")
-        while part := rows.fetchmany(size):
-            yield [str(row[0]) for row in part]
+        """These, so many at a time; then none is noted any more."""
+        with _told():
+            rows = self._file.execute("SELECT id FROM gone ORDER BY rowid")
+            while part := rows.fetchmany(size):
+                yield [str(row[0]) for row in part]
+            self._file.execute("DELETE FROM gone")

@@ -169,5 +169,7 @@ def read_items(items: Iterable[Any], source: str, columns: Columns) -> Iterator[
         row = Row(source=source, place=place, values=values, excerpt=excerpt, size=0, metadata=metadata)
         if isinstance(item, GivenRecord) and item.vector is not None:
             yield row.refuse("it has a vector of its own, which is for the router's upsert", id=item.id)
+        elif isinstance(item, GivenRecord) and item.uri is not None:
+            yield row.refuse("it has a uri, which no ingest stores: put it into the metadata", id=item.id)
         else:
             yield read_row(row, columns)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from .diff import Change
+from ..pages import Page, read_pages
+from .diff import Change, Copied
 from .retry import Retry
 
 # Ids looked up or deleted in a call: well below the variables of an SQL statement.
@@ -33,11 +35,15 @@ class Store:
             found.update(zip(answer["ids"], (each or {} for each in answer["metadatas"]), strict=True))
         return found
 
-    def records(self, ids: Sequence[str]) -> dict[str, tuple[str | None, dict[str, Any]]]:
-        """(text, metadata) of those ids that are there."""
-        answer = self._retry.call(self.chroma.get, ids=list(ids), include=["documents", "metadatas"])
-        rows = zip(answer["ids"], answer["documents"], answer["metadatas"], strict=True)
-        return {id: (text, metadata or {}) for id, text, metadata in rows}
+    def records(self, ids: Sequence[str]) -> dict[str, Copied]:
+        """(text, metadata, uri) of those ids that are there."""
+        found: dict[str, Copied] = {}
+        for start in range(0, len(ids), IDS_A_CALL):
+            part = list(ids[start : start + IDS_A_CALL])
+            answer = self._retry.call(self.chroma.get, ids=part, include=["documents", "metadatas", "uris"])
+            rows = zip(answer["ids"], answer["documents"], answer["metadatas"], answer["uris"], strict=True)
+            found |= {id: (text, metadata or {}, uri) for id, text, metadata, uri in rows}
+        return found
 
     def put(self, changes: Sequence[Change], vectors: npt.NDArray[np.float32]) -> None:
         """Writes passages with their vectors, (len(changes), dimension); what is there is replaced."""
@@ -49,14 +55,15 @@ class Store:
                 embeddings=list(vectors[start : start + self.max_batch]),
                 documents=[change.passage.text for change in part],
                 metadatas=[change.metadata or None for change in part],
+                **_uris(part),
             )
 
     def relabel(self, changes: Sequence[Change]) -> None:
-        """Replaces the metadata of passages."""
+        """Replaces the metadata and uris of passages."""
         for start in range(0, len(changes), self.max_batch):
             part = changes[start : start + self.max_batch]
-            ids, metadatas = [change.passage.id for change in part], [change.metadata for change in part]
-            self._retry.call(self.chroma.update, ids=ids, metadatas=metadatas)
+            ids, metadatas = [change.passage.id for change in part], [change.metadata or None for change in part]
+            self._retry.call(self.chroma.update, ids=ids, metadatas=metadatas, **_uris(part))
 
     def delete(self, ids: Sequence[str]) -> int:
         """Deletes those that are there; returns how many were."""
@@ -74,13 +81,13 @@ class Store:
         """How many records there are."""
         return int(self._retry.call(self.chroma.count))
 
-    def pages(self, *, documents: bool = False) -> Iterator[dict[str, Any]]:
-        """Every record's id and metadata, a page at a time, while nothing is written."""
-        include = ["metadatas", "documents"] if documents else ["metadatas"]
-        offset = 0
-        while True:
-            page = self._retry.call(self.chroma.get, limit=RECORDS_A_CALL, offset=offset, include=include)
-            if not page["ids"]:
-                return
-            yield page
-            offset += len(page["ids"])
+    def pages(self, *, documents: bool = False) -> Iterator[Page]:
+        """Every record without its vector. Raises CollectionChanged where records are removed meanwhile."""
+        get = functools.partial(self._retry.call, self.chroma.get)
+        return read_pages(self.chroma, vectors=False, documents=documents, size=RECORDS_A_CALL, get=get)
+
+
+def _uris(changes: Sequence[Change]) -> dict[str, list[str | None]]:
+    """The argument of a call that has uris; none where no record has one, as nearly always."""
+    uris = [change.passage.uri for change in changes]
+    return {"uris": uris} if any(uris) else {}

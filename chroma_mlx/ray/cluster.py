@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -61,6 +61,19 @@ def cluster(address: str | None, *, workers: int, cpus: int) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def check_room(nodes: Sequence[Mapping[str, Any]], *, workers: int, cpus: int) -> None:
+    """Raises EngineError unless so many workers of so many cores fit into the cluster's `nodes`, as Ray lists them.
+
+    Ray itself waits for ever, without a word, for a worker that fits nowhere.
+    """
+    cores = [int(node["Resources"].get("CPU", 0)) for node in nodes if node["Alive"]]
+    if (room := sum(own // cpus for own in cores)) < workers:
+        raise EngineError(
+            f"{workers} workers of {cpus} cores each are asked for, and Ray has room for {room}: its machines have "
+            f"{', '.join(map(str, cores))} cores. Ask for fewer workers, or for fewer cores of each (--worker-cpus)."
+        )
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from ..ingestion.preparing import Claims, blocks
 from ..ingestion.run import Ingest
 from ..progress import Bar
 from ..rules import COUNT, optional, refusals
-from .cluster import check_ray, cluster, cores, ray_errors
+from .cluster import check_ray, check_room, cluster, cores, ray_errors
 from .worker import Assignment, Outcome, Worker
 
 # What a worker does at once, and what is lost when it dies: less than an ingest in one process looks up together.
@@ -54,7 +54,7 @@ class RayCrew:
         self._cpus = cpus or (max(1, cores() // workers) if address is None else 1)
 
     def work(self, ingest: Ingest, documents: Iterator[Document | Reject], claims: Claims, bar: Bar) -> None:
-        """See Crew. Raises what a worker raises, and EngineError when Ray fails."""
+        """See Crew. Raises what a worker raises, and EngineError when Ray fails or has no room for the workers."""
         assignment = Assignment(
             server=self._server,
             collection=str(ingest.opened.chroma.name),
@@ -65,6 +65,7 @@ class RayCrew:
             retry_seconds=ingest.options.retry_seconds,
         )
         with cluster(self._address, workers=self._workers, cpus=self._cpus) as ray, ray_errors(ray):
+            check_room(ray.nodes(), workers=self._workers, cpus=self._cpus)
             actor = ray.remote(Worker).options(
                 num_cpus=self._cpus,
                 max_concurrency=PUTS + AHEAD,

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from ..config import EmbeddingConfig
 from ..database import Server
-from ..errors import ConfigError, IngestStopped, RemoteError
+from ..errors import IngestStopped
 from ..ingestion.cutting import Cutter
 from ..ingestion.diff import RecordChanges
 from ..ingestion.opening import Opened, find, open_beside
@@ -106,10 +106,7 @@ class Worker:
 
     def _desk_at(self, server: Server) -> _Desk:
         assignment = self._assignment
-        try:
-            client = server.open()
-        except ConfigError as error:  # it answered when the ingest began, so it is away for a while
-            raise RemoteError(str(error)) from error
+        client = server.open()
         there = find(client, assignment.collection)
         if there is None:
             raise IngestStopped(reason=f"collection {assignment.collection!r} is gone", waited_s=None)

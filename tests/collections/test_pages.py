@@ -11,8 +11,8 @@ from chromadb.api import ClientAPI
 from chromadb.api.models.Collection import Collection
 from unit_vectors import unit_vectors
 
-from chroma_mlx.collections.pages import page_records, read_pages
 from chroma_mlx.errors import CollectionChanged
+from chroma_mlx.pages import page_records, read_pages
 
 COUNT = 25
 

@@ -6,8 +6,10 @@ import gc
 import io
 import json
 import os
+import sqlite3
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ from chromadb import Documents, EmbeddingFunction, Embeddings
 from chromadb.api import ClientAPI
 from ingested import contents, numbered, write_jsonl
 
-from chroma_mlx import EmbeddingRouter, IngestResult, MockEmbeddingFunction, ingest
+from chroma_mlx import EmbeddingRouter, IngestResult, MLXEmbeddingFunction, MockEmbeddingFunction, ingest
+from chroma_mlx.cli import main
 from chroma_mlx.errors import ConfigError, EngineError, IngestStopped, InputError, MissingPackage
+from chroma_mlx.ingestion.making import FunctionMaker
 from chroma_mlx.ingestion.passage import Passage
+from chroma_mlx.ingestion.seen import Seen
 from chroma_mlx.ingestion.sources import Sources
 from chroma_mlx.ingestion.store import Store
 from chroma_mlx.router import Record
@@ -345,6 +350,32 @@ def test_a_column_and_a_key_of_the_metadata_of_one_name_are_refused(client: Clie
     assert "its metadata have the key 'n', as which a column is named" in result.rejects[0].reason
 
 
+def test_an_error_of_what_the_records_are_read_from_is_raised_as_it_is(client: ClientAPI) -> None:
+    def rows() -> Iterator[str]:
+        yield "one"
+        raise sqlite3.ProgrammingError("a connection of another thread")
+
+    with pytest.raises(sqlite3.ProgrammingError, match="a connection of another thread"):
+        run(rows(), client)
+
+
+def test_a_failure_of_the_temporary_file_says_where_it_is() -> None:
+    with Seen() as seen:
+        seen._file.execute("DROP TABLE seen")
+        with pytest.raises(IngestStopped, match=r"its temporary file in .*: no such table"):
+            seen.claimed("x")
+    with Seen() as seen:
+        seen._file.execute("DROP TABLE gone")
+        with pytest.raises(IngestStopped, match=r"its temporary file in .*: no such table"):
+            list(seen.take_gone(1))
+
+
+def test_a_record_with_a_uri_is_refused(client: ClientAPI) -> None:
+    result = run([Record("a", text="one", uri="file:one"), Record("b", text="two")], client)
+    assert counts(result) == {"added": 1, "failed": 1}
+    assert (result.rejects[0].id, "put it into the metadata" in result.rejects[0].reason) == ("a", True)
+
+
 def test_standard_input_is_a_source(client: ClientAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     for expected in ({"added": 2}, {"unchanged": 2}):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "one"}\n{"text": "two"}\n')))
@@ -379,7 +410,17 @@ def test_what_cannot_be_is_said_before_anything_is_made(
     (folder / "a.txt").write_text("one")
     with pytest.raises((ConfigError, InputError), match=message):
         run(folder, client, **options)
-    assert not any(collection.count() for collection in client.list_collections())
+    assert client.list_collections() == []
+
+
+def test_passages_that_the_model_does_not_take_are_refused_before_anything_is_made(
+    client: ClientAPI, folder: Path
+) -> None:
+    (folder / "a.txt").write_text("one")
+    function = MLXEmbeddingFunction(model_name="builtin", dimension=64)
+    with pytest.raises(ConfigError, match="Passages of 100000 tokens are longer than the model takes"):
+        run(folder, client, embedding_function=function, passage_tokens=100_000)
+    assert client.list_collections() == []
 
 
 def test_a_source_that_is_not_there_or_has_no_known_ending_is_an_error(client: ClientAPI, folder: Path) -> None:
@@ -388,6 +429,12 @@ def test_a_source_that_is_not_there_or_has_no_known_ending_is_an_error(client: C
     (folder / "a.xyz").write_text("one")
     with pytest.raises(InputError, match=r"The format of .*a\.xyz' is not known"):
         run(folder / "a.xyz", client)
+
+
+def test_a_mistyped_source_makes_no_database(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ingest", "nothing.txt", "--collection", "notes", "--path", str(tmp_path / "new")]) == 1
+    assert "There is no file or folder 'nothing.txt'" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
 
 
 def test_without_the_extra_short_texts_are_ingested_and_a_long_one_names_it(
@@ -448,6 +495,24 @@ def test_any_function_of_chromas_embeds_a_batch_in_one_call(client: ClientAPI) -
     assert counts(run([f"text {n}" for n in range(100)], client, embedding_function=function)) == {"added": 100}
     assert function.calls == 1
     assert counts(run([f"text {n}" for n in range(100)], client, embedding_function=Counting())) == {"unchanged": 100}
+
+
+def test_no_function_of_chromas_gets_more_texts_than_a_service_takes_in_a_call() -> None:
+    class Remote(Counting):
+        def __call__(self, input: Documents) -> Embeddings:
+            sizes.append(len(input))
+            if "broken" in input:
+                raise InputError("it is broken", index=input.index("broken"))
+            return super().__call__(input)
+
+    sizes: list[int] = []
+    maker = FunctionMaker(Remote())
+    texts = ["a" * (1 + n % 7) for n in range(600)]
+    assert maker.make(texts)[:, 0].tolist() == [len(text) for text in texts]
+    assert sizes == [256, 256, 88]
+    with pytest.raises(InputError, match="it is broken") as found:
+        maker.make([*texts, "broken"])
+    assert found.value.index == 600
 
 
 def test_a_bad_vector_is_a_reject_and_nothing_of_it_is_stored(client: ClientAPI) -> None:

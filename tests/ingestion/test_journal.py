@@ -12,7 +12,7 @@ import pytest
 from chromadb.api import ClientAPI
 from ingested import contents, numbered, write_jsonl
 
-from chroma_mlx import IngestResult, ingest
+from chroma_mlx import IngestResult, MockEmbeddingFunction, ingest
 from chroma_mlx.ingestion import preparing
 from chroma_mlx.ingestion.passage import Document, Reject
 
@@ -133,6 +133,41 @@ def test_sync_looks_even_where_the_files_are_the_same(client: ClientAPI, folder:
     assert run(folder, client, sync=True).deleted == 1
 
 
+def test_a_file_whose_records_another_file_replaced_is_not_taken_for_unchanged(client: ClientAPI, folder: Path) -> None:
+    one = write_jsonl(folder / "a.jsonl", [{"id": "x", "text": "one"}])
+    two = write_jsonl(folder / "b.jsonl", [{"id": "x", "text": "two"}])
+    results = [run(file, client, id_column="id") for file in (one, two, one)]
+    assert [result.updated for result in results] == [0, 1, 1]
+    assert contents(client.get_collection("notes"))["x"][0] == "one"
+
+
+def test_sync_deletes_what_a_run_without_it_put_there(client: ClientAPI, folder: Path) -> None:
+    (folder / "a.txt").write_text("one")
+    run(folder, client, sync=True)
+    (folder / "new.txt").write_text("new")
+    run(folder / "new.txt", client)
+    (folder / "new.txt").unlink()
+    assert run(folder, client, sync=True).deleted == 1
+
+
+def test_sync_deletes_what_a_file_with_a_reject_has_left(client: ClientAPI, folder: Path) -> None:
+    (folder / "a.txt").write_text("one")
+    write_jsonl(folder / "b.jsonl", [{"text": "two"}, "bad"])
+    assert run(folder, client, sync=True).failed == 1
+    (folder / "b.jsonl").unlink()
+    assert run(folder, client, sync=True).deleted == 1
+
+
+def test_an_ingest_into_an_open_collection_is_seen_by_the_next_one(client: ClientAPI, folder: Path) -> None:
+    opened = client.create_collection("notes", embedding_function=MockEmbeddingFunction(8))
+    file = write_jsonl(folder / "a.jsonl", [{"id": "x", "text": "one"}])
+    run(file, client, id_column="id")
+    before = client.get_collection("notes").metadata or {}
+    ingest([{"id": "x", "text": "two"}], opened)
+    assert (client.get_collection("notes").metadata or {}) == {**before, "chroma_mlx:ingested": ""}
+    assert run(file, client, id_column="id").updated == 1
+
+
 def test_a_file_with_a_reject_is_read_again_and_says_so_again(client: ClientAPI, folder: Path) -> None:
     write_jsonl(folder / "a.jsonl", [{"text": "one"}, "bad"])
     assert [run(folder, client).failed for _ in range(3)] == [1, 1, 1]
@@ -155,11 +190,11 @@ def test_a_run_that_was_interrupted_leaves_no_shortcut(
     file.write_bytes(original.replace(b"thing 1", b"thing 8"))
 
     def fail(*arguments: Any, **more: Any) -> None:
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt("between two steps")
 
     with monkeypatch.context() as patched:
         patched.setattr("chroma_mlx.ingestion.run.Ingest._keep", fail)
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(KeyboardInterrupt, match="between two steps"):
             run(file, client, id_column="id")
     file.write_bytes(original)
     assert run(file, client, id_column="id").updated == 1

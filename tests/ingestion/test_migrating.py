@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from ingested import contents
 
 from chroma_mlx import IngestResult, MockEmbeddingFunction, UserProvidedFunction, ingest, migrate
 from chroma_mlx.cli import main
-from chroma_mlx.errors import CollectionMismatch, ConfigError, IngestStopped
+from chroma_mlx.errors import CollectionChanged, CollectionMismatch, ConfigError, IngestStopped
+from chroma_mlx.ingestion.store import Store
+from chroma_mlx.pages import Page
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
 NEW_WIDTH = 4
@@ -92,6 +95,17 @@ def test_ids_texts_and_metadata_are_taken_over_one_to_one_and_the_old_one_is_as_
     assert new.configuration_json["hnsw"]["space"] == "ip"
 
 
+def test_uris_are_taken_over_and_a_new_one_without_embedding(client: ClientAPI, old: Collection) -> None:
+    old.update(ids=["r1"], uris=["file:one"])
+    run(client)
+    old.update(ids=["r1", "r2"], uris=["file:other", "file:two"])
+    assert counts(run(client)) == {"updated": 2, "unchanged": 28}
+    found = client.get_collection("new").get(ids=["r1", "r2", "r4"], include=["uris"])
+    uris = dict(zip(found["ids"], found["uris"] or [], strict=True))
+    assert uris == {"r1": "file:other", "r2": "file:two", "r4": None}
+    assert counts(run(client)) == {"unchanged": 30}
+
+
 def test_a_second_run_does_nothing(client: ClientAPI, old: Collection, monkeypatch: pytest.MonkeyPatch) -> None:
     run(client)
     for name in ("add", "upsert", "update", "delete", "modify"):
@@ -150,7 +164,7 @@ def test_vectors_that_were_made_elsewhere_are_replaced_by_those_of_the_texts(cli
     ("names", "message"),
     [
         (("old", "old"), "'old' cannot be embedded into itself"),
-        (("gone", "new"), r"There is no collection 'gone' to migrate\. The database has 'old'"),
+        (("gone", "new"), r"There is no collection 'gone'\. There are 'old'"),
     ],
 )
 def test_names_that_cannot_be_are_refused_before_anything_is_made(
@@ -215,6 +229,28 @@ def test_a_database_that_fails_ends_it_and_the_next_run_goes_on(
         run(client)
     assert counts(run(client)) == {"added": 20, "embedded": 20, "unchanged": 10}
     assert texts(client.get_collection("new")) == texts(old)
+
+
+def test_a_removal_and_an_addition_while_it_is_read_are_noticed(
+    client: ClientAPI, old: Collection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chroma_mlx.ingestion.store.RECORDS_A_CALL", 10)
+    read = Store.pages
+
+    def pages(self: Store, **options: Any) -> Iterator[Page]:
+        for number, page in enumerate(read(self, **options)):
+            yield page
+            if number == 0:
+                old.delete(ids=["r0"])
+                old.add(ids=["more"], documents=["more"])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "pages", pages)
+        with pytest.raises(CollectionChanged, match="some after the first 10 would be missed"):
+            run(client)
+    run(client)
+    new = texts(client.get_collection("new"))
+    assert {id: new[id] for id in texts(old)} == texts(old)
 
 
 def database(folder: Path) -> Any:

@@ -20,7 +20,7 @@ from chromadb.errors import InternalError, InvalidArgumentError
 from ingested import contents
 
 from chroma_mlx import IngestResult, MockEmbeddingFunction, ingest
-from chroma_mlx.errors import EngineError, IngestStopped, RemoteError
+from chroma_mlx.errors import DatabaseUnreachable, DeadlineExceeded, EngineError, IngestStopped, RemoteError
 from chroma_mlx.ingestion.retry import Retry
 
 TEXTS = [f"Text {number} of many." for number in range(600)]
@@ -88,7 +88,8 @@ def test_a_server_that_is_killed_and_started_again_in_the_middle_loses_nothing(
             assert half.wait(60)
             server.kill()
             back.set()
-            while not caplog.records:  # it is noticed
+            deadline = time.monotonic() + 60
+            while not caplog.records and time.monotonic() < deadline:  # it is noticed
                 time.sleep(0.01)
             server.start()
             running.join(60)
@@ -130,7 +131,14 @@ def retry(flaky: Flaky, limit_s: float, *, remote: bool = True) -> Retry:
 
 
 @pytest.mark.parametrize(
-    "error", [httpx.ConnectError("refused"), httpx.ReadError(""), InternalError("busy"), Exception("502 Bad Gateway")]
+    "error",
+    [
+        httpx.ConnectError("refused"),
+        httpx.ReadError(""),
+        InternalError("busy"),
+        Exception("502 Bad Gateway"),
+        DatabaseUnreachable("x"),
+    ],
 )
 def test_what_may_pass_is_tried_again_after_growing_pauses(error: Exception) -> None:
     flaky = Flaky(*[error] * 4)
@@ -161,14 +169,20 @@ def test_what_will_not_pass_ends_it_at_once(error: Exception, remote: bool) -> N
     assert stopped.value.__cause__ is error
 
 
-def test_an_embedding_server_that_is_away_is_waited_for_too() -> None:
-    flaky = Flaky(RemoteError("away"))
+@pytest.mark.parametrize("error", [RemoteError("away", may_pass=True), DeadlineExceeded(waited_s=60)])
+def test_an_embedding_server_that_is_away_or_busy_is_waited_for_and_then_named(error: Exception) -> None:
+    flaky = Flaky(error)
     assert retry(flaky, 300, remote=False).call(flaky) == "answer"
+    flaky = Flaky(*[error] * 100)
+    with pytest.raises(type(error), match=r"away|time was up after 60 s"):
+        retry(flaky, 5, remote=False).call(flaky)
+    assert sum(flaky.pauses) == 5
 
 
-@pytest.mark.parametrize("error", [EngineError("no vector"), KeyError("x")])
+@pytest.mark.parametrize("error", [EngineError("no vector"), KeyError("x"), RemoteError("wrong key x", may_pass=False)])
 def test_what_is_no_failure_of_the_database_is_left_as_it_is(error: Exception) -> None:
     flaky = Flaky(error)
     with pytest.raises(type(error), match=r"no vector|x") as found:
         retry(flaky, 300).call(flaky)
     assert found.value is error
+    assert flaky.pauses == []

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from chromadb import Documents, EmbeddingFunction, Embeddings
 from chromadb.api import ClientAPI
 from chromadb.api.models.Collection import Collection
 from ingested import contents, numbered, write_jsonl
 
 from chroma_mlx import IngestResult, MockEmbeddingFunction, ingest
-from chroma_mlx.errors import CollectionMismatch
+from chroma_mlx.errors import CollectionChanged, CollectionMismatch
+from chroma_mlx.ingestion.diff import Change
+from chroma_mlx.ingestion.store import Store
+from chroma_mlx.router.matching import FINGERPRINT_KEY
 
 
 class Killed(BaseException):
     """As if the process ended here."""
+
+
+def killed(**arguments: Any) -> None:
+    raise Killed("ends here")
 
 
 def run(given: Any, client: ClientAPI, width: int, **options: Any) -> IngestResult:
@@ -75,6 +85,7 @@ def test_a_model_in_the_configuration_is_asked_for(
 def test_what_other_programs_and_ingests_put_there_is_carried_over(client: ClientAPI, file: Path, folder: Path) -> None:
     notes = client.get_collection("notes")
     notes.add(ids=["mine"], documents=["my own"], metadatas=[{"by": "hand"}])
+    notes.update(ids=["mine"], uris=["file:mine"])
     notes.modify(metadata={**(notes.metadata or {}), "team": "search"})
     run(write_jsonl(folder / "b.jsonl", [{"id": "b", "text": "b"}]), client, 8)
     result = run(file, client, 4)
@@ -82,7 +93,105 @@ def test_what_other_programs_and_ingests_put_there_is_carried_over(client: Clien
     stored = contents(client.get_collection("notes"))
     assert (stored["mine"][0], stored["mine"][1]) == ("my own", {"by": "hand"})
     assert stored["b"][1]["source"] == str(folder / "b.jsonl")
+    assert client.get_collection("notes").get(ids=["mine"], include=["uris"])["uris"] == ["file:mine"]
     assert (client.get_collection("notes").metadata or {})["team"] == "search"
+
+
+def test_what_was_edited_or_deleted_while_a_change_of_model_was_interrupted_is_so_in_the_new_one(
+    client: ClientAPI, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = client.get_collection("notes")
+    notes.add(ids=["edited", "deleted", "moved"], documents=["before", "gone", "same"], metadatas=[{"n": 1}] * 3)
+    with monkeypatch.context() as patched:
+        patched.setattr("chroma_mlx.ingestion.run.switch", killed)
+        with pytest.raises(Killed, match="ends here"):
+            run(file, client, 4)
+    notes.update(ids=["edited", "moved"], documents=["after", "same"], metadatas=[{"n": 1}, {"n": None, "m": 2}])
+    notes.delete(ids=["deleted"])
+    assert (run(file, client, 4).carried, state(client)["notes"]) == (2, 4)
+    stored = contents(client.get_collection("notes"))
+    assert {id: stored.get(id, ("",))[0] for id in ("edited", "deleted", "moved")} == {
+        "edited": "after",
+        "deleted": "",
+        "moved": "same",
+    }
+    assert stored["moved"][1] == {"m": 2}
+    assert len(stored) == 22
+
+
+def test_a_damaged_fingerprint_is_not_taken_for_another_model(client: ClientAPI, file: Path) -> None:
+    notes = client.get_collection("notes")
+    notes.modify(metadata={**(notes.metadata or {}), FINGERPRINT_KEY: "{"})
+    write_jsonl(file, numbered(21))
+    with pytest.raises(CollectionMismatch, match="'notes' has a damaged fingerprint"):
+        ingest(file, "notes", client=client, id_column="id")
+    assert state(client) == {"notes": 8}
+
+
+def test_a_removal_while_records_are_carried_over_is_noticed_and_nothing_is_switched(
+    client: ClientAPI, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notes = client.get_collection("notes")
+    notes.add(ids=["one", "two", "three"], documents=["one", "two", "three"])
+    monkeypatch.setattr("chroma_mlx.ingestion.store.RECORDS_A_CALL", 21)
+    put = Store.put
+
+    def putting(self: Store, changes: Sequence[Change], vectors: Any) -> None:
+        put(self, changes, vectors)
+        if changes and changes[0].passage.id == "one":
+            notes.delete(ids=["r0"])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Store, "put", putting)
+        with pytest.raises(CollectionChanged, match="some after the first 21 would be missed"):
+            run(file, client, 4)
+    assert state(client)["notes"] == 8
+    run(file, client, 4)
+    assert {"one", "two", "three"} < set(contents(client.get_collection("notes")))
+
+
+def test_what_only_an_interrupted_run_had_read_is_not_in_the_new_one(
+    client: ClientAPI, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("chroma_mlx.ingestion.run.switch", killed)
+        with pytest.raises(Killed, match="ends here"):
+            run(write_jsonl(file, numbered(25)), client, 4)
+    run(write_jsonl(file, numbered(20)), client, 4)
+    assert len(contents(client.get_collection("notes"))) == 20
+
+
+class Refusing(EmbeddingFunction[Documents]):
+    """A function of another library, which fails for one text."""
+
+    def __init__(self) -> None:
+        pass
+
+    def __call__(self, input: Documents) -> Embeddings:
+        return [np.array([len(text), np.nan if text == "too much" else 1.0], np.float32) for text in input]
+
+    @staticmethod
+    def name() -> str:
+        return "refusing-of-tests"
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+    @staticmethod
+    def build_from_config(config: dict[str, Any]) -> Refusing:
+        return Refusing()
+
+
+def test_what_the_new_model_refuses_stays_in_the_old_collection_and_the_summary_says_so(
+    client: ClientAPI, file: Path
+) -> None:
+    client.get_collection("notes").add(ids=["refused"], documents=["too much"])
+    result = run(file, client, 4, embedding_function=Refusing())
+    assert (result.failed, result.rejects[0].id) == (1, "refused")
+    assert result.notes[1] == f"Something was refused: what the model cannot take is in {result.replaced!r} alone."
+    assert result.replaced is not None
+    assert "refused" in contents(client.get_collection(result.replaced))
+    assert "refused" not in contents(client.get_collection("notes"))
 
 
 def test_passages_of_another_cut_and_what_is_gone_are_not_carried_over(client: ClientAPI, folder: Path) -> None:

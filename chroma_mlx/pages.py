@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import CollectionChanged
+from .errors import CollectionChanged
 
 if TYPE_CHECKING:
     from chromadb.api.models.Collection import Collection
@@ -24,7 +24,7 @@ class Page:
     """Consecutive records of a collection.
 
     `embeddings` is (n, dimension) float32, (n, 0) where vectors were not asked for. A document or uri that a
-    record has not is None, and so are metadata without a key.
+    record has not, or that was not asked for, is None, and so are metadata without a key.
     """
 
     ids: Sequence[str]
@@ -43,22 +43,32 @@ def page_records(dimension: int | None) -> int:
 
 
 def read_pages(
-    collection: Collection, *, vectors: bool = True, size: int | None = None, limit: int | None = None
+    collection: Collection,
+    *,
+    vectors: bool = True,
+    documents: bool = True,
+    size: int | None = None,
+    limit: int | None = None,
+    get: Callable[..., Any] | None = None,
 ) -> Iterator[Page]:
     """Every record once, in the order in which they were added; at most `limit` of them.
+
+    `get` is called in place of the collection's own, with the same arguments.
 
     Chroma has no snapshot to read from: it counts from the first record anew for each page. Records that are
     added meanwhile come last and are read, too; a change of a record is read where it is yet to come. A removal
     shifts what follows, so that records would be passed over: it is found by the record that a page and the one
     before it have in common, and raises CollectionChanged.
     """
+    get = get or collection.get
     size = size or page_records(collection.get_model()["dimension"])
-    include: list[Any] = ["documents", "metadatas", "uris", *(["embeddings"] if vectors else [])]
+    wishes = {"documents": documents, "metadatas": True, "uris": True, "embeddings": vectors}
+    include: list[Any] = [name for name, wanted in wishes.items() if wanted]
     place, last = 0, None
     while limit is None or place < limit:
         overlap = 0 if last is None else 1
         wanted = size if limit is None else min(size, limit - place)
-        page = _page(collection.get(limit=wanted + overlap, offset=place - overlap, include=include))
+        page = _page(get(limit=wanted + overlap, offset=place - overlap, include=include))
         if overlap and (not page.ids or page.ids[0] != last):
             raise CollectionChanged(
                 f"Records were removed from collection {collection.name!r} while it was read, which shifts those that "
