@@ -14,12 +14,14 @@ import chroma_mlx
 
 ROOT = Path(chroma_mlx.__file__).parent.parent
 HEAVY = ("mlx", "mlx_lm", "transformers", "torch", "huggingface_hub", "tokenizers", "tqdm", "rich")
-MOST_SECONDS = 0.05
-# Of the processor, so that other work on the machine counts for little; what is slow slows all of them.
+# Of what importing Chroma takes, in the processor's time: so a slow machine, or a busy one, counts for little.
+MOST_SHARE = 0.06
 MOST_TRIES = 12
 MEASURE = """
 import json, logging, os, sys, threading, time
+started = time.process_time()
 import chromadb
+chroma = time.process_time() - started
 def state():
     loggers = [logging.getLogger(), *map(logging.getLogger, list(logging.root.manager.loggerDict))]
     return {
@@ -32,8 +34,8 @@ def state():
 before = state()
 started = time.process_time()
 import chroma_mlx
-seconds = time.process_time() - started
-print(json.dumps({"before": before, "after": state(), "seconds": seconds}))
+share = (time.process_time() - started) / chroma
+print(json.dumps({"before": before, "after": state(), "share": share}))
 """
 
 
@@ -56,10 +58,10 @@ def test_importing_is_quick_and_changes_nothing_but_the_registry() -> None:
     loaded = set(after.pop("modules")) - set(before.pop("modules"))
     assert not loaded & set(HEAVY), f"loads {sorted(loaded & set(HEAVY))}"
     assert after == before
-    seconds = [found["seconds"]]
-    while min(seconds) >= MOST_SECONDS and len(seconds) < MOST_TRIES:
-        seconds.append(measure()["seconds"])
-    assert min(seconds) < MOST_SECONDS, f"takes {min(seconds) * 1000:.0f} ms beyond chromadb, at best of {len(seconds)}"
+    shares = [found["share"]]
+    while min(shares) >= MOST_SHARE and len(shares) < MOST_TRIES:
+        shares.append(measure()["share"])
+    assert min(shares) < MOST_SHARE, f"takes {min(shares):.1%} of chromadb's own import, at best of {len(shares)}"
 
 
 def test_all_is_sorted_and_complete() -> None:

@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
 from typing import Any, Final, NoReturn, ParamSpec, TypeVar
 
 from ..errors import EngineError, ForkedProcess
@@ -32,7 +33,13 @@ R = TypeVar("R")
 
 # What is under way there when the program ends has so long to end.
 END_S: Final = 5.0
-START: Final = "import sys; sys.path[:] = {path!r}; from {module} import work; work({descriptor})"
+# The package without its own first lines, which import Chroma: a second and 60 MB that nobody there asks for.
+START: Final = (
+    "import sys, types; sys.path[:] = {path!r}; package = types.ModuleType({package!r}); "
+    "package.__path__ = [{folder!r}]; sys.modules[{package!r}] = package; "
+    "from {module} import work; work({descriptor})"
+)
+PACKAGE_FOLDER: Final = Path(__file__).parent.parent
 
 
 @dataclass(slots=True, eq=False)
@@ -140,7 +147,13 @@ class EngineProcess:
             self._registered = True
         ours, theirs = Pipe()
         path = [each for each in sys.path if isinstance(each, str)]
-        start = START.format(path=path, module=__name__, descriptor=theirs.fileno())
+        start = START.format(
+            path=path,
+            package=__name__.partition(".")[0],
+            folder=str(PACKAGE_FOLDER),
+            module=__name__,
+            descriptor=theirs.fileno(),
+        )
         try:
             process = subprocess.Popen(
                 [sys.executable, "-c", start],

@@ -22,6 +22,7 @@ MACHINE = {
     "batch_size",
     "batch_tokens",
     "device",
+    "own_process",
     "cache_dir",
     "auto_download",
     "max_cache_gb",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from process_jobs import has, raise_input_error, raise_what_cannot_travel
 from small import CHECKPOINTS, read_texts, write_checkpoint
 
 from chroma_mlx import MLXEmbeddingFunction
@@ -39,17 +40,6 @@ def process() -> Iterator[EngineProcess]:
 def _ended() -> Iterator[None]:
     yield
     unload_models()
-
-
-def raise_input_error(index: int) -> None:
-    raise InputError("a text of the call", index=index)
-
-
-def raise_what_cannot_travel() -> None:
-    class Local(Exception):
-        pass
-
-    raise Local("of the inside")
 
 
 def is_gone(process: int) -> bool:
@@ -92,6 +82,12 @@ def test_many_threads_get_each_its_own(process: EngineProcess) -> None:
     for thread in threads:
         thread.join(60)
     assert found == {number: number for number in range(64)}
+
+
+def test_it_does_not_hold_a_second_chroma(process: EngineProcess) -> None:
+    assert process.run(has, "mlx.core")
+    assert not process.run(has, "chromadb")
+    assert not process.run(has, "tokenizers.models")
 
 
 def test_an_error_comes_back_as_it_was_raised(process: EngineProcess) -> None:

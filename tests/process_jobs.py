@@ -1,0 +1,23 @@
+"""Jobs for the engine's process, where the package is without what it imports first."""
+
+from __future__ import annotations
+
+import sys
+
+from chroma_mlx.errors import InputError
+
+
+def has(module: str) -> bool:
+    """Whether a module was imported."""
+    return module in sys.modules
+
+
+def raise_input_error(index: int) -> None:
+    raise InputError("a text of the call", index=index)
+
+
+def raise_what_cannot_travel() -> None:
+    class Local(Exception):
+        pass
+
+    raise Local("of the inside")
