@@ -130,15 +130,7 @@ def _add_native(app: FastAPI, service: EmbeddingService) -> None:
         }
         return await _in_blocks(b'{"embeddings":[', answer.vectors, lambda first, rows: rows, rest)
 
-    app.router.add_api_route(
-        "/embed",
-        embed,
-        methods=["POST"],
-        response_model=bodies.EmbedAnswer,
-        responses=PROBLEMS,
-        openapi_extra=_takes(bodies.EmbedBody),
-        route_class_override=_Direct,
-    )
+    _add_direct(app, "/embed", embed, takes=bodies.EmbedBody, gives=bodies.EmbedAnswer, problems=PROBLEMS)
 
     @app.get("/models", response_model=list[bodies.ModelAnswer], responses={401: PROBLEMS[401]})
     async def models() -> list[dict[str, Any]]:
@@ -166,14 +158,8 @@ def _add_openai(app: FastAPI, service: EmbeddingService) -> None:
         rest = {"model": answer.model, "usage": usage}
         return await _in_blocks(b'{"object":"list","data":[', answer.vectors, data, rest)
 
-    app.router.add_api_route(
-        "/v1/embeddings",
-        embeddings,
-        methods=["POST"],
-        response_model=bodies.OpenAIAnswer,
-        responses=OPENAI_PROBLEMS,
-        openapi_extra=_takes(bodies.OpenAIBody),
-        route_class_override=_Direct,
+    _add_direct(
+        app, "/v1/embeddings", embeddings, takes=bodies.OpenAIBody, gives=bodies.OpenAIAnswer, problems=OPENAI_PROBLEMS
     )
 
     @app.get("/v1/models", responses={401: OPENAI_PROBLEMS[401]})
@@ -244,9 +230,26 @@ def _add_problems(app: FastAPI) -> None:
         return respond(request, Problem(status=422, code="invalid_request", message=message, field=field or None))
 
 
-def _takes(model: type[BaseModel]) -> dict[str, Any]:
-    """The body of a route in the OpenAPI document. The route reads it itself: it is parsed once, by pydantic."""
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": model.model_json_schema()}}}}
+def _add_direct(
+    app: FastAPI,
+    path: str,
+    endpoint: Callable[[Request], Awaitable[Response]],
+    *,
+    takes: type[BaseModel],
+    gives: type[BaseModel],
+    problems: dict[int | str, dict[str, Any]],
+) -> None:
+    """Adds a route for POST that reads its body itself: it is parsed once, by pydantic."""
+    body = {"required": True, "content": {"application/json": {"schema": takes.model_json_schema()}}}
+    app.router.add_api_route(
+        path,
+        endpoint,
+        methods=["POST"],
+        response_model=gives,
+        responses=problems,
+        openapi_extra={"requestBody": body},
+        route_class_override=_Direct,
+    )
 
 
 async def _read(request: Request, model: type[B]) -> B:

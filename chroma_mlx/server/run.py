@@ -52,8 +52,8 @@ def run(options: ServerOptions) -> int:
     family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
     with socket.create_server((options.host, options.port), family=family, backlog=BACKLOG) as listening:
         try:
-            # Threads that compute give the interpreter away at every product; they get it back within this, and
-            # not the 5 ms that Python would let the requests of others go on for.
+            # Threads that give the interpreter away (the MLX thread at every product, where it computes here) get it
+            # back within this, and not the 5 ms that Python would let the requests of others go on for.
             sys.setswitchinterval(SWITCH_SECONDS)
             status = uvloop.run(_serve(options, listening, service, told))
         except KeyboardInterrupt:
