@@ -22,6 +22,7 @@ from .activations import choose_gelu
 from .architecture import positions_of
 from .attention import attend
 from .batch import Batch
+from .layer_norm import LayerNorm
 from .sight import Sight
 from .weights import Weights
 
@@ -118,7 +119,7 @@ class Model:
         self.words = weights.embedding("embeddings.word_embeddings")
         self.positions = weights.embedding("embeddings.position_embeddings")
         self.types = weights.embedding("embeddings.token_type_embeddings")
-        self.norm = _Norm(weights, "embeddings.LayerNorm", config.layer_norm_eps)
+        self.norm = LayerNorm(weights, "embeddings.LayerNorm", config.layer_norm_eps)
         self.layers = [_Layer(config, weights, index) for index in range(config.num_hidden_layers)]
 
     def __call__(self, batch: Batch) -> mx.array:
@@ -154,10 +155,10 @@ class _Layer:
         self.key = weights.linear(f"{at}attention.self.key", bias=True)
         self.value = weights.linear(f"{at}attention.self.value", bias=True)
         self.mix = weights.linear(f"{at}attention.output.dense", bias=True)
-        self.attention_norm = _Norm(weights, f"{at}attention.output.LayerNorm", config.layer_norm_eps)
+        self.attention_norm = LayerNorm(weights, f"{at}attention.output.LayerNorm", config.layer_norm_eps)
         self.up = weights.linear(f"{at}intermediate.dense", bias=True)
         self.down = weights.linear(f"{at}output.dense", bias=True)
-        self.norm = _Norm(weights, f"{at}output.LayerNorm", config.layer_norm_eps)
+        self.norm = LayerNorm(weights, f"{at}output.LayerNorm", config.layer_norm_eps)
 
     def __call__(self, x: mx.array, batch: Batch, *, last: bool) -> mx.array:
         """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
@@ -176,14 +177,3 @@ class _Layer:
         )
         x = self.attention_norm(own + self.mix(mixed))  # (n, H)
         return self.norm(x + self.down(self.gelu(self.up(x))))  # (n, I) between
-
-
-class _Norm:
-    """A layer norm."""
-
-    def __init__(self, weights: Weights, path: str, eps: float) -> None:
-        self.weight, self.bias, self.eps = weights.vector(f"{path}.weight"), weights.vector(f"{path}.bias"), eps
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """x: (…, H). Same shape."""
-        return mx.fast.layer_norm(x, self.weight, self.bias, self.eps)

@@ -27,6 +27,8 @@ Floats = npt.NDArray[np.float32]
 # Elements at a time, so that a pass finds what the pass before it wrote in the core's cache. Threads hand Python's
 # lock to one another with every pass, so half as many take longer on two cores.
 BLOCK: Final = 128 * 1024
+# Of rows whose largest score is no further from 0, exponentials and their sums are as exact as they are less it.
+NO_OVERFLOW: Final = 20.0
 
 _jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 _helpers = 0
@@ -87,22 +89,30 @@ def _help() -> None:
 def softmax(scores: mx.array, mask: Floats | None) -> mx.array:
     """softmax over the last axis of float32 scores, (G, N, Q, S), written over them.
 
-    mask: as `softmax_over` takes it.
+    mask: as `exponentials` takes it.
     """
     mx.eval(scores)
     whole = view(scores)
-    in_blocks(lambda heads: softmax_over(whole[:, heads], mask), whole.shape[1], max(1, BLOCK // whole[:, :1].size))
+
+    def job(heads: slice) -> None:
+        part = whole[:, heads]
+        part /= exponentials(part, mask)
+
+    in_blocks(job, whole.shape[1], max(1, BLOCK // whole[:, :1].size))
     return scores
 
 
-def softmax_over(x: Floats, mask: Floats | None) -> None:
-    """The same over the last axis of `x`, in place.
+def exponentials(x: Floats, mask: Floats | None) -> Floats:
+    """Writes over x, (…, S), what divided by the returned sums, (…, 1), is its softmax over the last axis.
 
     mask: what is added to the last columns, broadcasting: 0, or minus infinity where a key is not seen. Every row
     must see a key.
     """
     if mask is not None:
         x[..., x.shape[-1] - mask.shape[-1] :] += mask
-    x -= x.max(axis=-1, keepdims=True)
+    largest = x.max(axis=-1, keepdims=True)
+    if max(largest.max(), -largest.min()) > NO_OVERFLOW:
+        x -= largest
     np.exp(x, out=x)
-    x /= x.sum(axis=-1, keepdims=True)
+    sums: Floats = x.sum(axis=-1, keepdims=True)
+    return sums

@@ -21,13 +21,19 @@ class Linear(Protocol):
 
 
 class Matrix:
-    """A dense layer. weight: (rows, columns) in the dtype of the activations; bias: (rows,) or None."""
+    """A dense layer. weight: (rows, columns) in the dtype of the activations; bias: (rows,) or None.
 
-    def __init__(self, weight: mx.array, bias: mx.array | None) -> None:
-        self.weight, self.bias = weight.T, bias
+    Without vector instructions for it, MLX writes a bias that is `fused` with a product slowly: 0.7 ms of 3.0
+    (1,024 tokens, 384 x 384, 2 cores), and 0.1 ms where it is added.
+    """
+
+    def __init__(self, weight: mx.array, bias: mx.array | None, *, fused: bool) -> None:
+        self.weight, self.bias, self.fused = weight.T, bias, fused
 
     def __call__(self, x: mx.array) -> mx.array:
-        return x @ self.weight if self.bias is None else mx.addmm(self.bias, x, self.weight)
+        if self.bias is None:
+            return x @ self.weight
+        return mx.addmm(self.bias, x, self.weight) if self.fused else x @ self.weight + self.bias
 
 
 class PackedMatrix:
@@ -132,9 +138,9 @@ class Weights:
                 scales, biases = scales.astype(self.dtype), biases.astype(self.dtype)
             layer = PackedMatrix(weight, scales, biases, packing, offset)
         elif packing is not None and scales is not None:
-            layer = Matrix(unpack(weight, scales, biases, packing).astype(self.dtype), offset)
+            layer = Matrix(unpack(weight, scales, biases, packing).astype(self.dtype), offset, fused=not self.host)
         else:
-            layer = Matrix(weight.astype(self.dtype), offset)
+            layer = Matrix(weight.astype(self.dtype), offset, fused=not self.host)
         self._settle([array for array in vars(layer).values() if isinstance(array, mx.array) and array is not offset])
         return layer
 

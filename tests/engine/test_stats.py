@@ -179,7 +179,7 @@ async def test_a_cancelled_call_takes_its_waiting_texts_along(monkeypatch: pytes
     monkeypatch.setattr(LocalNetwork, "embed", held)
     small = [asyncio.ensure_future(encoder.aembed([f"text {number}"], "document")) for number in range(5)]
     large = asyncio.ensure_future(encoder.aembed([f"large {number} " * 100 for number in range(20)], "document"))
-    while scheduler.depth[0] < 5:
+    while scheduler.depth[0] < 5 or not ran:
         await asyncio.sleep(0.001)
     for task in (*small[1:], large):
         task.cancel()
