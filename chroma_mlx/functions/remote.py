@@ -20,6 +20,7 @@ from chromadb.utils.embedding_functions import register_embedding_function
 
 from ..errors import ConfigError, DeadlineExceeded, InputError, RemoteError
 from ..models.known import DEFAULT_MODEL
+from ..rules import check_variable
 from ..texts import check_kind, check_texts
 from .saved import SavedFunction
 
@@ -270,8 +271,10 @@ class RemoteEmbeddingFunction(SavedFunction):
     @classmethod
     def validate_config(cls, config: dict[str, Any]) -> None:
         """Raises ConfigError, naming every problem, unless the configuration fits the schema and its url is one."""
-        url = config.get("url") if isinstance(config, dict) else None
+        url, variable = (config.get(key) if isinstance(config, dict) else None for key in ("url", "api_key_env_var"))
         # Here, since the schema's own error shows the value.
+        if variable is not None:
+            check_variable("api_key_env_var", variable)
         if isinstance(url, str) and "@" in re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0]:
             raise ConfigError("url holds a user or a password, and is saved and shown. Set it without.")
         super().validate_config(config)
