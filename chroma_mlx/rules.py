@@ -34,6 +34,8 @@ def one_of(*choices: str | None) -> Rule:
 
 
 LARGEST_COUNT: Final = 2**63 - 1
+# What a platform's clock can wait for.
+MOST_SECONDS: Final = 1_000_000
 # So many letters and digits without an underscore are no name but a key: `openssl rand -hex 32` makes one of 64.
 KEY_CHARACTERS: Final = 20
 
@@ -82,6 +84,10 @@ INSTRUCTION: Final = Rule(
 )
 MILLISECONDS: Final = Rule(accepts=_is_number, allowed="a number of milliseconds, 0 or more")
 SECONDS: Final = Rule(accepts=_is_number, allowed="a number of seconds, 0 or more")
+TIMEOUT: Final = Rule(
+    accepts=lambda value: _is_number(value) and 0 < value < MOST_SECONDS,
+    allowed=f"a number of seconds above 0, and below {MOST_SECONDS}",
+)
 GIGABYTES: Final = Rule(
     accepts=lambda value: _is_number(value) and value > 0, allowed="a number of gigabytes greater than 0"
 )

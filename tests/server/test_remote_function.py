@@ -394,7 +394,7 @@ def test_the_function_can_be_sent_to_another_process(served: Served) -> None:
     np.testing.assert_array_equal(copy.deepcopy(function).encode(["a"]), first)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "5", None])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "5", None, True, 1e6])
 def test_a_time_that_cannot_be_waited_for_is_refused(seconds: Any) -> None:
     with pytest.raises(ConfigError, match=r"timeout_s is .*, which is not allowed"):
         RemoteEmbeddingFunction("builtin", timeout_s=seconds)
