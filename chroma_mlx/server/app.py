@@ -99,6 +99,7 @@ def make_app(
         api_key=options.api_key,
         body_bytes=options.limits.body_bytes,
         observe=numbers.observe,
+        stopping=lambda: service.stopping,
         # A web page could have its own name lead here, and would be let in as if it were this machine's.
         hosts=None if options.api_key or options.insecure else LOOPBACK | {options.host},
         routes=frozenset(route.path_format for route in app.routes if isinstance(route, Route)),

@@ -85,9 +85,10 @@ class Gate:
         observe: Observe,
         routes: Collection[str],
         hosts: Collection[str] | None,
+        stopping: Callable[[], bool],
     ) -> None:
         self._app, self._key, self._body_bytes, self._observe, self._routes = app, api_key, body_bytes, observe, routes
-        self._hosts = hosts
+        self._hosts, self._stopping = hosts, stopping
         self._open_ended = {route.partition("{")[0]: route for route in routes if "{" in route}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,7 +103,9 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                # An answer that closes its connection says so: the next request would be lost.
+                close = [(b"connection", b"close")] if self._stopping() else []
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *close]
             await send(message)
 
         try:

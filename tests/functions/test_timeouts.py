@@ -39,7 +39,10 @@ async def test_a_time_is_a_number_of_any_kind_or_none(timeout_s: float | None) -
 
 @pytest.mark.parametrize(
     ("command", "name"),
-    [(["serve", "--timeout"], "timeout"), (["ingest", "x", "--collection", "notes", "--retry-seconds"], "retry_seconds")],
+    [
+        (["serve", "--timeout"], "timeout"),
+        (["ingest", "x", "--collection", "notes", "--retry-seconds"], "retry_seconds"),
+    ],
 )
 def test_options_take_fractions_of_a_second(command: list[str], name: str, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--path", "db"] if command[0] == "ingest" else []
