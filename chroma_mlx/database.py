@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from .errors import ConfigError, DatabaseUnreachable
+from .rules import check_variable
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -84,7 +85,8 @@ class Server:
 
 
 def read_token(variable: str) -> str:
-    """A server's token from an environment variable. Raises ConfigError where it is not set."""
+    """A server's token from an environment variable. Raises ConfigError where that is none, or not set."""
+    check_variable("The token's variable", variable)
     token = os.environ.get(variable, "").strip()
     if not token:
         raise ConfigError(f"The environment variable {variable}, which is to hold the token, is not set.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import re
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..database import PORT
+from ..rules import SECONDS, TIMEOUT, Rule
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -29,6 +31,26 @@ def positive(text: str) -> int:
         number = 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return number
+
+
+def timeout(text: str) -> float:
+    """Seconds that can be waited for, or a fraction of one."""
+    return _seconds(text, TIMEOUT)
+
+
+def pause(text: str) -> float:
+    """The same, or 0 for none."""
+    return _seconds(text, SECONDS)
+
+
+def _seconds(text: str, rule: Rule) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not rule.accepts(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {rule.allowed}")
     return number
 
 
@@ -52,7 +74,7 @@ def count(text: str) -> int:
 def add_summary(parser: argparse.ArgumentParser) -> None:
     """Adds what a run that writes to a collection has: rejects, waiting, --json."""
     parser.add_argument("--rejects", type=Path, metavar="FILE", help="where to (NAME.rejects.jsonl)")
-    parser.add_argument("--retry-seconds", type=count, default=300, metavar="N", help="how long a server may be away")
+    parser.add_argument("--retry-seconds", type=pause, default=300, metavar="N", help="how long a server may be away")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
