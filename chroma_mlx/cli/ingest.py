@@ -15,7 +15,7 @@ from .arguments import (
     add_summary,
     collection_name,
     count,
-    open_client,
+    place_of,
     positive,
     server_of,
 )
@@ -66,17 +66,13 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Ingests, and prints what was done."""
     from ..ingestion import ingest
-    from ..ingestion.calling import check_sources
 
     sources = [Path(source) for source in options.source]
-    reading = {
+    taken = {
         "format": options.format,
-        "globs": tuple(options.glob),
+        "globs": options.glob,
         "base": options.base,
         "rejects": options.rejects or Path(f"{options.collection}.rejects.jsonl"),
-    }
-    taken = {
-        **reading,
         "model": options.model,
         "config": options.config,
         "text_column": options.text_column,
@@ -91,9 +87,8 @@ def run(options: argparse.Namespace) -> int:
         result = _ingest_by_workers(sources, options, taken)
     else:
         _refuse_alone(options)
-        check_sources(sources, **reading)  # a name that is mistyped makes no database
-        with open_client(options, create=True) as client:
-            result = ingest(sources, options.collection, client=client, **taken)
+        # Opened there, when all else is checked: what is mistyped makes no database.
+        result = ingest(sources, options.collection, client=place_of(options), **taken)
     return tell(result, as_json=options.json)
 
 

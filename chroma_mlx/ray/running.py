@@ -34,4 +34,4 @@ def ingest(
     crew = RayCrew(server, workers=workers, address=address, cpus=worker_cpus)
     if not isinstance(collection, str):
         raise ConfigError("The collection is to be given by its name, by which every worker opens it.")
-    return ingestion.ingest(records, collection, client=server.open(), crew=crew, **options)
+    return ingestion.ingest(records, collection, client=server, crew=crew, **options)
