@@ -52,7 +52,11 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--base", type=Path, metavar="FOLDER", help="name sources from here (by absolute paths)")
     parser.add_argument("--passage-tokens", type=positive, metavar="N", help="longest passage (512, or the model's)")
     parser.add_argument("--overlap-tokens", type=count, metavar="N", help="what passages share (an eighth)")
-    parser.add_argument("--sync", action="store_true", help="delete what is not in these sources any more")
+    parser.add_argument(
+        "--sync",
+        action="store_true",
+        help="delete what is not in these sources any more (a folder that is empty is an error: it may not be mounted)",
+    )
     parser.add_argument("--recheck", action="store_true", help="compare with the collection even if nothing changed")
     parser.add_argument("--ray", action="store_true", help="let several processes work (extra ray; needs --host)")
     parser.add_argument("--workers", type=positive, metavar="N", help="with --ray: how many (2)")
