@@ -13,6 +13,7 @@ from typing import Any
 from ..config import ConfigSource, EmbeddingConfig, resolve
 from ..config.sources import DEFAULT
 from ..database import Folder, Server
+from ..disk import disk_errors
 from ..errors import ConfigError, InputError
 from ..settings import VectorSettings
 from .making import Maker, maker_of, maker_of_config
@@ -24,6 +25,7 @@ from .run import Crew, Ingest, Options, make_cutter
 from .sources import Sources
 
 
+@disk_errors()
 def ingest(
     records: Iterable[Any] | str | os.PathLike[str],
     collection: Any,
@@ -55,7 +57,7 @@ def ingest(
     or `embedding_function` say what embeds it. `client` may be a Folder or Server of chroma_mlx.database, opened when
     all else is checked. `crew` is who does the work instead of this process: chroma_mlx.ray's.
 
-    Raises InputError and ConfigError before anything is written, IngestStopped and CollectionChanged by the database,
+    Raises InputError and ConfigError before anything is written, IngestStopped, DiskFull, CollectionChanged,
     DimensionMismatch, CollectionMismatch, MissingPackage, and what the embedding function or the iterable raises.
     """
     given = _given(

@@ -104,7 +104,7 @@ def test_what_a_person_gets_wrong_is_explained_in_one_line(
         (["--base", "elsewhere"], "is not below the base"),
         (["--rejects", "no/such/folder/file"], "There is no folder"),
         (["--config", "missing.yaml"], "missing.yaml"),
-        (["--config", "mistyped.yaml"], "unknown key 'dimensoin'"),
+        (["--config", "mistyped.yaml"], "dimensoin: unknown key"),
         (["--config", "too_wide.yaml"], "5000"),
         (["--config", "elsewhere.yaml"], "in which no text is embedded"),
         (["--tenant", "other"], "default tenant and database alone"),
@@ -118,9 +118,9 @@ def test_nothing_that_is_mistyped_leaves_a_database_behind(
 ) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in/a.txt").write_text("one")
-    (tmp_path / "mistyped.yaml").write_text("dimensoin: 8\n")
-    (tmp_path / "too_wide.yaml").write_text("model_name: builtin\ndimension: 5000\n")
-    (tmp_path / "elsewhere.yaml").write_text("mode: user_provided\ndimension: 8\n")
+    (tmp_path / "mistyped.yaml").write_text("embedding: {dimensoin: 8}\n")
+    (tmp_path / "too_wide.yaml").write_text("embedding: {model_name: builtin, dimension: 5000}\n")
+    (tmp_path / "elsewhere.yaml").write_text("embedding: {mode: user_provided, dimension: 8}\n")
     command = ["ingest", "in", "--collection", "notes", "--path", "deep/db"]
     model = [] if {"--model", "--config"} & set(arguments) else ["--model", "builtin"]
     assert main([*command, *model, *arguments]) == 1
