@@ -62,6 +62,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--workers", type=positive, metavar="N", help="with --ray: how many (2)")
     parser.add_argument("--address", metavar="HOST:PORT", help="with --ray: a cluster (one on this machine)")
     parser.add_argument("--worker-cpus", type=positive, metavar="N", help="with --ray: cores of each (its share)")
+    parser.add_argument("--room-seconds", type=count, metavar="N", help="with --ray: how long a cluster may grow (0)")
     add_summary(parser)
     add_config(parser)
     parser.set_defaults(run=run)
@@ -104,13 +105,18 @@ def _ingest_by_workers(sources: list[Path], options: argparse.Namespace, taken: 
             f"--ray writes from several processes, and a local database is one process's. Run `chroma run --path "
             f"{options.path}`, and name it with --host in place of --path."
         )
-    workers = {"workers": options.workers or 2, "address": options.address, "worker_cpus": options.worker_cpus}
+    workers = {
+        "workers": options.workers or 2,
+        "address": options.address,
+        "worker_cpus": options.worker_cpus,
+        "room_seconds": options.room_seconds or 0,
+    }
     with contextlib.redirect_stdout(sys.stderr):  # Ray prints there what workers log; the summary is to stand alone
         return ray.ingest(sources, options.collection, server=server_of(options), **workers, **taken)
 
 
 def _refuse_alone(options: argparse.Namespace) -> None:
     """Raises ConfigError for an option of --ray's without it."""
-    for name in ("workers", "address", "worker_cpus"):
+    for name in ("workers", "address", "worker_cpus", "room_seconds"):
         if getattr(options, name) is not None:
             raise ConfigError(f"--{name.replace('_', '-')} is of several processes. Give --ray too, or leave it out.")
