@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..database import PORT
 from ..rules import SECONDS, TIMEOUT, Rule
@@ -18,7 +18,7 @@ from ..rules import SECONDS, TIMEOUT, Rule
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
-    from ..database import Server
+    from ..database import Folder, Server
 
 COLLECTION_NAME = re.compile("[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
 
@@ -115,22 +115,27 @@ def add_collection(parser: argparse.ArgumentParser) -> None:
 def open_client(options: argparse.Namespace, *, create: bool = False) -> Iterator[ClientAPI]:
     """The client that the arguments of `add_client_arguments` say; only `create` makes a database.
 
-    A database is closed in the end. Raises DatabaseUnreachable, and ConfigError for what is a server's beside a folder.
+    A database is closed in the end. Raises DatabaseUnreachable, and what `place_of` raises.
     """
-    from ..database import open_folder
+    with place_of(options).opened(create=create) as client:
+        yield client
+
+
+def place_of(options: argparse.Namespace) -> Folder | Server:
+    """Where the arguments of `add_client_arguments` say that Chroma is.
+
+    Raises ConfigError for what is a server's beside a folder, and for a token that is not set.
+    """
+    from ..database import Folder
     from ..errors import ConfigError
 
     if options.path is None:
-        yield server_of(options).open()
-        return
+        return server_of(options)
     if options.port is not None or options.ssl or options.token_env is not None:
         raise ConfigError(
             "--port, --ssl and --token-env are a server's, and --path is a folder. Pass --host, or leave them out."
         )
-    # Any: its type leaves out that it can be closed.
-    client: Any = open_folder(options.path, create=create, tenant=options.tenant, database=options.database)
-    with client:
-        yield client
+    return Folder(path=options.path, tenant=options.tenant, database=options.database)
 
 
 def server_of(options: argparse.Namespace) -> Server:
