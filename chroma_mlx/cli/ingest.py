@@ -15,6 +15,7 @@ from .arguments import (
     add_summary,
     collection_name,
     count,
+    pause,
     place_of,
     positive,
     server_of,
@@ -62,7 +63,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--workers", type=positive, metavar="N", help="with --ray: how many (2)")
     parser.add_argument("--address", metavar="HOST:PORT", help="with --ray: a cluster (one on this machine)")
     parser.add_argument("--worker-cpus", type=positive, metavar="N", help="with --ray: cores of each (its share)")
-    parser.add_argument("--room-seconds", type=count, metavar="N", help="with --ray: how long a cluster may grow (0)")
+    parser.add_argument("--room-seconds", type=pause, metavar="N", help="with --ray: how long a cluster may grow (0)")
     add_summary(parser)
     add_config(parser)
     parser.set_defaults(run=run)
