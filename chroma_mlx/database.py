@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from .errors import ConfigError, DatabaseUnreachable
+from .rules import check_variable
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
@@ -19,36 +22,66 @@ MAGIC: Final = b"SQLite format 3\x00"
 NAMES_SHOWN: Final = 10
 
 
-def open_folder(
-    path: Path, *, create: bool = False, tenant: str | None = None, database: str | None = None
-) -> ClientAPI:
-    """A client on the database in `path`, which only `create` makes. Raises DatabaseUnreachable.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Folder:
+    """A folder that a database is in, or is to be; `tenant` and `database` None are Chroma's default ones."""
 
-    `tenant` and `database` None are Chroma's default ones.
-    """
-    import chromadb
-    from chromadb.config import Settings
+    path: Path
+    tenant: str | None = None
+    database: str | None = None
 
-    file = path / DATABASE
-    try:
-        if file.exists():
-            with file.open("rb") as opened:
-                if opened.read(len(MAGIC)) != MAGIC:
-                    raise DatabaseUnreachable(f"{file} is no Chroma database, or a damaged one. Name another folder.")
-        elif not create:
+    def is_there(self) -> bool:
+        """Whether it has a database."""
+        return (self.path / DATABASE).exists()
+
+    def open(self, *, create: bool = False) -> ClientAPI:
+        """A client on the database, which only `create` makes. Raises DatabaseUnreachable."""
+        import chromadb
+        from chromadb.config import Settings
+
+        try:
+            if self.is_there():
+                self._check_file()
+            elif not create:
+                raise DatabaseUnreachable(
+                    f"There is no Chroma database in {str(self.path)!r} (no {DATABASE}), and looking makes none. Pass "
+                    "the folder that the collections were made in."
+                )
+            else:
+                self._check_new()
+                self.path.mkdir(parents=True, exist_ok=True)
+            settings, where = Settings(anonymized_telemetry=False), _given(self.tenant, self.database)
+            # Absolute: Chroma takes two clients of one path for the same, whatever the working folder was.
+            return chromadb.PersistentClient(self.path.absolute(), settings=settings, **where)
+        except (OSError, ValueError) as error:  # a ValueError is what Chroma makes of any failure to open
+            if isinstance(error, DatabaseUnreachable):
+                raise
             raise DatabaseUnreachable(
-                f"There is no Chroma database in {str(path)!r} (no {DATABASE}), and looking makes none. Pass the "
-                "folder that the collections were made in."
+                f"The Chroma database in {str(self.path)!r} cannot be opened: {error}."
+            ) from error
+
+    @contextmanager
+    def opened(self, *, create: bool = False) -> Iterator[ClientAPI]:
+        """As `open`; closed in the end."""
+        client: Any = self.open(create=create)  # Any: its type leaves out that it can be closed
+        with client:
+            yield client
+
+    def _check_file(self) -> None:
+        with (self.path / DATABASE).open("rb") as opened:
+            if opened.read(len(MAGIC)) != MAGIC:
+                raise DatabaseUnreachable(
+                    f"{self.path / DATABASE} is no Chroma database, or a damaged one. Name another folder."
+                )
+
+    def _check_new(self) -> None:
+        from chromadb.config import DEFAULT_DATABASE, DEFAULT_TENANT
+
+        if (self.tenant or DEFAULT_TENANT, self.database or DEFAULT_DATABASE) != (DEFAULT_TENANT, DEFAULT_DATABASE):
+            raise DatabaseUnreachable(
+                f"There is no Chroma database in {str(self.path)!r}, and one that is made has Chroma's default tenant "
+                "and database alone. Leave out the tenant and the database, or pass the folder that they are in."
             )
-        else:
-            path.mkdir(parents=True, exist_ok=True)
-        settings, where = Settings(anonymized_telemetry=False), _given(tenant, database)
-        # Absolute: Chroma takes two clients of one path for the same, whatever the working folder was.
-        return chromadb.PersistentClient(path.absolute(), settings=settings, **where)
-    except (OSError, ValueError) as error:  # a ValueError is what Chroma makes of any failure to open
-        if isinstance(error, DatabaseUnreachable):
-            raise
-        raise DatabaseUnreachable(f"The Chroma database in {str(path)!r} cannot be opened: {error}.") from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,9 +115,15 @@ class Server:
                 "--port, and --ssl if it speaks HTTPS."
             ) from error
 
+    @contextmanager
+    def opened(self, *, create: bool = False) -> Iterator[ClientAPI]:
+        """As `open`; there is nothing to make or to close."""
+        yield self.open()
+
 
 def read_token(variable: str) -> str:
-    """A server's token from an environment variable. Raises ConfigError where it is not set."""
+    """A server's token from an environment variable. Raises ConfigError where that is none, or not set."""
+    check_variable("The token's variable", variable)
     token = os.environ.get(variable, "").strip()
     if not token:
         raise ConfigError(f"The environment variable {variable}, which is to hold the token, is not set.")

@@ -15,6 +15,7 @@
     ├── RecordConflict         an import's records are there already, and differ       (ValueError)
     ├── ViewerError            Embedding Atlas is not there, too old, or failed        (RuntimeError)
     ├── IngestStopped          the database failed, or went away, during an ingest     (RuntimeError)
+    ├── DiskFull               a disk had no room left for what was to be written      (OSError)
     ├── ModelNotFound          no short name, folder or Hub repository of that name    (FileNotFoundError)
     ├── DownloadError          the model is not cached and could not be downloaded     (ConnectionError)
     ├── CacheError             the models' cache cannot be read, written or cleared     (OSError)
@@ -193,6 +194,19 @@ class IngestStopped(ChromaMLXError, RuntimeError):
             "database is well, run the same ingest again: it goes on from there."
         )
         self.reason, self.waited_s = reason, waited_s
+
+
+class DiskFull(ChromaMLXError, OSError):
+    """The disk of a database, of its server, or of a file that is written has no room left.
+
+    `kept` is whether what was written until then stays.
+    """
+
+    def __init__(self, *, reason: str, kept: bool = True) -> None:
+        stays = "What was written until then stays" if kept else "Nothing of the file is kept"
+        goes_on = ": it goes on from there" if kept else ""
+        super().__init__(f"A disk is full ({reason}). {stays}. Free room on it, and run the same again{goes_on}.")
+        self.reason, self.kept = reason, kept
 
 
 class ModelNotFound(ChromaMLXError, FileNotFoundError):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,15 +15,25 @@ if TYPE_CHECKING:
 
 PREFIX: Final = "chroma_mlx"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_registering: Final = threading.Lock()
+# Those that have the engine's metrics.
+_registries: Final[weakref.WeakSet[CollectorRegistry]] = weakref.WeakSet()
 
 
 def register(registry: CollectorRegistry | None = None) -> None:
     """Adds the engine's metrics to a registry, the program's default one unless another is given.
 
-    They are read when the registry is, and cost nothing meanwhile. Raises MissingPackage without the extra.
+    They are read when the registry is, and cost nothing meanwhile. A registry that has them keeps them once. Raises
+    MissingPackage without the extra.
     """
-    client = _client()
-    (client.REGISTRY if registry is None else registry).register(_collector())
+    into = _client().REGISTRY if registry is None else registry
+    with _registering:
+        try:
+            into.register(_collector())
+        except ValueError:  # it has metrics of these names
+            if into not in _registries:
+                raise
+        _registries.add(into)
 
 
 def expose() -> bytes:
@@ -59,6 +71,9 @@ def _collector() -> Any:
     class EngineCollector(Collector):
         def collect(self) -> Iterator[Metric]:
             return _collect()
+
+        # By their names a registry knows that it has them already; without this not every one asks for names.
+        describe = collect
 
     return EngineCollector()
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
+
+from .errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,10 @@ def one_of(*choices: str | None) -> Rule:
 
 
 LARGEST_COUNT: Final = 2**63 - 1
+# What a platform's clock can wait for.
+MOST_SECONDS: Final = 1_000_000
+# So many letters and digits without an underscore are no name but a key: `openssl rand -hex 32` makes one of 64.
+KEY_CHARACTERS: Final = 20
 
 
 def shown(value: object) -> str:
@@ -59,6 +66,12 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
+def _names_variable(value: object) -> bool:
+    if not isinstance(value, str) or not re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", value):
+        return False
+    return not any(len(part) >= KEY_CHARACTERS and re.search("[0-9]", part) for part in value.split("_"))
+
+
 COUNT: Final = Rule(accepts=_is_count, allowed="a whole number of 1 or more")
 FLAG: Final = Rule(accepts=lambda value: isinstance(value, bool), allowed="True or False")
 MODEL: Final = Rule(
@@ -71,6 +84,10 @@ INSTRUCTION: Final = Rule(
 )
 MILLISECONDS: Final = Rule(accepts=_is_number, allowed="a number of milliseconds, 0 or more")
 SECONDS: Final = Rule(accepts=_is_number, allowed="a number of seconds, 0 or more")
+TIMEOUT: Final = Rule(
+    accepts=lambda value: _is_number(value) and 0 < value < MOST_SECONDS,
+    allowed=f"a number of seconds above 0, and below {MOST_SECONDS}",
+)
 GIGABYTES: Final = Rule(
     accepts=lambda value: _is_number(value) and value > 0, allowed="a number of gigabytes greater than 0"
 )
@@ -86,3 +103,16 @@ def refusals(values: Mapping[str, Any], rules: Mapping[str, Rule]) -> list[tuple
         for name, value in values.items()
         if not rules[name].accepts(value)
     ]
+
+
+def check_variable(name: str, value: object) -> None:
+    """Raises ConfigError unless `value`, which `name` was given, can be the name of an environment variable.
+
+    A key that was given in its place would be saved and shown; so the error does not repeat it.
+    """
+    if not _names_variable(value):
+        raise ConfigError(
+            f"{name} has to be the name of an environment variable: letters, digits and underscores. What was given "
+            "is none, or looks like a key itself, so it is not repeated here. Put the key into a variable of the "
+            "environment, and give that variable's name."
+        )

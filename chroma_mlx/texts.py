@@ -1,4 +1,4 @@
-"""What counts as a text, and as a kind of texts."""
+"""What a call of any function is given: texts, their kind, and how long it may take."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from .errors import ConfigError, InputError
+from .rules import TIMEOUT, optional, refusals
 
 
 def check_texts(texts: object) -> list[str]:
@@ -45,6 +46,12 @@ def check_kind(kind: str) -> None:
     """Raises ConfigError unless texts of this kind are embedded."""
     if kind not in ("document", "query"):
         raise ConfigError(f"kind is {kind!r}, which is not allowed. Set it to 'document' or 'query'.")
+
+
+def check_timeout(timeout_s: float | None) -> None:
+    """Raises ConfigError unless a call can be waited for so long; None is for as long as it takes."""
+    if found := refusals({"timeout_s": timeout_s}, {"timeout_s": optional(TIMEOUT)}):
+        raise ConfigError(found[0][1])
 
 
 def surrogate_problem(text: str) -> str | None:

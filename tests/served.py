@@ -63,11 +63,12 @@ def free_port() -> int:
 
 @contextmanager
 def serve(
-    folder: Path, *arguments: str, model: str = "builtin", ready: bool = True, **environment: str
+    folder: Path, *arguments: str, model: str | None = "builtin", ready: bool = True, **environment: str
 ) -> Iterator[Served]:
-    """`chroma-mlx serve` on a free port, ready, or at least alive."""
+    """`chroma-mlx serve` on a free port, ready, or at least alive; `model` None is the configuration's."""
     port = free_port()
-    command = [sys.executable, "-m", "chroma_mlx", "serve", "--port", str(port), "--model", model, *arguments]
+    command = [sys.executable, "-m", "chroma_mlx", "serve", "--port", str(port), *arguments]
+    command += [] if model is None else ["--model", model]
     log = folder / "log"
     with log.open("w") as file:
         process = subprocess.Popen(

@@ -31,6 +31,7 @@ LAYERS: Final = (
     "engine",
     "models.architectures",
     "checkpoint",
+    "disk",
     "database",
     "pages",
     "config",

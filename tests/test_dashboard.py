@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("prometheus_client")
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 
 from chroma_mlx import metrics
@@ -80,6 +80,33 @@ def test_what_a_program_registers_is_the_servers_page_without_its_requests() -> 
     own = {family.name for family in registry.collect()}
     assert set(exposed()) - own == {"chroma_mlx_requests", "chroma_mlx_request_seconds"}
     assert own <= set(exposed())
+
+
+@pytest.mark.parametrize("describing", [False, True])
+def test_a_registry_has_them_once_however_often_they_are_registered(describing: bool) -> None:
+    registry = CollectorRegistry(auto_describe=describing)
+    for _ in range(2):
+        metrics.register(registry)
+    names = [family.name for family in registry.collect()]
+    assert sorted(names) == sorted(set(names))
+    assert "chroma_mlx_batches" in names
+
+
+def test_they_are_registered_again_where_somebody_cleared_the_registry() -> None:
+    registry = CollectorRegistry()
+    metrics.register(registry)
+    for collector in [*registry._collector_to_names]:
+        registry.unregister(collector)
+    metrics.register(registry)
+    assert "chroma_mlx_batches" in {family.name for family in registry.collect()}
+
+
+def test_metrics_of_the_same_name_by_somebody_else_are_an_error() -> None:
+    registry = CollectorRegistry()
+    Gauge("chroma_mlx_queue_texts", "Not ours.", registry=registry)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="chroma_mlx_queue_texts"):
+            metrics.register(registry)
 
 
 def test_every_metric_is_explained() -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import plistlib
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
@@ -72,6 +75,31 @@ def test_the_image_starts_the_server_with_a_key() -> None:
     assert instructions("USER") == ["serve"]
     assert "127.0.0.1:8200/health" in instructions("HEALTHCHECK")[0]
     assert "[server]" in instructions("RUN")[1]
+
+
+def test_the_image_starts_a_server_that_its_healthcheck_finds(tmp_path: Path) -> None:
+    served = pytest.importorskip("served", reason="the extra `server` is not installed")
+    [entry], [command], [check] = map(instructions, ("ENTRYPOINT", "CMD", "HEALTHCHECK"))
+    _, _, *arguments = json.loads(entry) + json.loads(command)
+    port, key = arguments.index("--port"), tmp_path / "key"
+    key.write_text("a-secret\n")
+    arguments[arguments.index("--api-key-file") + 1] = str(key)
+    del arguments[port : port + 2]
+    environment = dict(re.findall(r"(CHROMA_MLX_\w+)=(\S+)", instructions("ENV")[0]))
+    environment |= {"CHROMA_MLX_MODEL_NAME": "builtin", "CHROMA_MLX_CACHE_DIR": str(tmp_path / "models")}
+
+    def healthy() -> bool:
+        _, flag, code = json.loads(check.partition("CMD ")[2])
+        asked = [sys.executable, flag, code.replace(":8200", f":{server.port}")]
+        return subprocess.run(asked, capture_output=True, timeout=60).returncode == 0
+
+    with served.serve(tmp_path, *arguments, model=None, **environment) as server:
+        assert healthy()
+        assert httpx.get(f"{server.url}/models").status_code == 401
+        [model] = httpx.get(f"{server.url}/models", headers={"authorization": "Bearer a-secret"}).json()
+        assert (model["name"], model["loaded"]) == ("builtin", True)
+        assert server.stop() == 0
+        assert not healthy()
 
 
 def test_the_command_checks_for_every_package_of_the_extra() -> None:

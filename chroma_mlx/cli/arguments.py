@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
 import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..database import PORT
+from ..rules import SECONDS, TIMEOUT, Rule
 
 if TYPE_CHECKING:
     from chromadb.api import ClientAPI
 
-    from ..database import Server
+    from ..database import Folder, Server
 
 COLLECTION_NAME = re.compile("[a-zA-Z0-9][a-zA-Z0-9._-]{1,510}[a-zA-Z0-9]")
 
@@ -29,6 +31,26 @@ def positive(text: str) -> int:
         number = 0
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return number
+
+
+def timeout(text: str) -> float:
+    """Seconds that can be waited for, or a fraction of one."""
+    return _seconds(text, TIMEOUT)
+
+
+def pause(text: str) -> float:
+    """The same, or 0 for none."""
+    return _seconds(text, SECONDS)
+
+
+def _seconds(text: str, rule: Rule) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not rule.accepts(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is not {rule.allowed}")
     return number
 
 
@@ -52,7 +74,7 @@ def count(text: str) -> int:
 def add_summary(parser: argparse.ArgumentParser) -> None:
     """Adds what a run that writes to a collection has: rejects, waiting, --json."""
     parser.add_argument("--rejects", type=Path, metavar="FILE", help="where to (NAME.rejects.jsonl)")
-    parser.add_argument("--retry-seconds", type=count, default=300, metavar="N", help="how long a server may be away")
+    parser.add_argument("--retry-seconds", type=pause, default=300, metavar="N", help="how long a server may be away")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
 
@@ -93,22 +115,27 @@ def add_collection(parser: argparse.ArgumentParser) -> None:
 def open_client(options: argparse.Namespace, *, create: bool = False) -> Iterator[ClientAPI]:
     """The client that the arguments of `add_client_arguments` say; only `create` makes a database.
 
-    A database is closed in the end. Raises DatabaseUnreachable, and ConfigError for what is a server's beside a folder.
+    A database is closed in the end. Raises DatabaseUnreachable, and what `place_of` raises.
     """
-    from ..database import open_folder
+    with place_of(options).opened(create=create) as client:
+        yield client
+
+
+def place_of(options: argparse.Namespace) -> Folder | Server:
+    """Where the arguments of `add_client_arguments` say that Chroma is.
+
+    Raises ConfigError for what is a server's beside a folder, and for a token that is not set.
+    """
+    from ..database import Folder
     from ..errors import ConfigError
 
     if options.path is None:
-        yield server_of(options).open()
-        return
+        return server_of(options)
     if options.port is not None or options.ssl or options.token_env is not None:
         raise ConfigError(
             "--port, --ssl and --token-env are a server's, and --path is a folder. Pass --host, or leave them out."
         )
-    # Any: its type leaves out that it can be closed.
-    client: Any = open_folder(options.path, create=create, tenant=options.tenant, database=options.database)
-    with client:
-        yield client
+    return Folder(path=options.path, tenant=options.tenant, database=options.database)
 
 
 def server_of(options: argparse.Namespace) -> Server:

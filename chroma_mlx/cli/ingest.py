@@ -15,7 +15,8 @@ from .arguments import (
     add_summary,
     collection_name,
     count,
-    open_client,
+    pause,
+    place_of,
     positive,
     server_of,
 )
@@ -52,12 +53,17 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--base", type=Path, metavar="FOLDER", help="name sources from here (by absolute paths)")
     parser.add_argument("--passage-tokens", type=positive, metavar="N", help="longest passage (512, or the model's)")
     parser.add_argument("--overlap-tokens", type=count, metavar="N", help="what passages share (an eighth)")
-    parser.add_argument("--sync", action="store_true", help="delete what is not in these sources any more")
+    parser.add_argument(
+        "--sync",
+        action="store_true",
+        help="delete what is not in these sources any more (a folder that is empty is an error: it may not be mounted)",
+    )
     parser.add_argument("--recheck", action="store_true", help="compare with the collection even if nothing changed")
     parser.add_argument("--ray", action="store_true", help="let several processes work (extra ray; needs --host)")
     parser.add_argument("--workers", type=positive, metavar="N", help="with --ray: how many (2)")
     parser.add_argument("--address", metavar="HOST:PORT", help="with --ray: a cluster (one on this machine)")
     parser.add_argument("--worker-cpus", type=positive, metavar="N", help="with --ray: cores of each (its share)")
+    parser.add_argument("--room-seconds", type=pause, metavar="N", help="with --ray: how long a cluster may grow (0)")
     add_summary(parser)
     add_config(parser)
     parser.set_defaults(run=run)
@@ -66,17 +72,13 @@ def add_parser(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     """Ingests, and prints what was done."""
     from ..ingestion import ingest
-    from ..ingestion.calling import check_sources
 
     sources = [Path(source) for source in options.source]
-    reading = {
+    taken = {
         "format": options.format,
-        "globs": tuple(options.glob),
+        "globs": options.glob,
         "base": options.base,
         "rejects": options.rejects or Path(f"{options.collection}.rejects.jsonl"),
-    }
-    taken = {
-        **reading,
         "model": options.model,
         "config": options.config,
         "text_column": options.text_column,
@@ -91,9 +93,8 @@ def run(options: argparse.Namespace) -> int:
         result = _ingest_by_workers(sources, options, taken)
     else:
         _refuse_alone(options)
-        check_sources(sources, **reading)  # a name that is mistyped makes no database
-        with open_client(options, create=True) as client:
-            result = ingest(sources, options.collection, client=client, **taken)
+        # Opened there, when all else is checked: what is mistyped makes no database.
+        result = ingest(sources, options.collection, client=place_of(options), **taken)
     return tell(result, as_json=options.json)
 
 
@@ -105,13 +106,18 @@ def _ingest_by_workers(sources: list[Path], options: argparse.Namespace, taken: 
             f"--ray writes from several processes, and a local database is one process's. Run `chroma run --path "
             f"{options.path}`, and name it with --host in place of --path."
         )
-    workers = {"workers": options.workers or 2, "address": options.address, "worker_cpus": options.worker_cpus}
+    workers = {
+        "workers": options.workers or 2,
+        "address": options.address,
+        "worker_cpus": options.worker_cpus,
+        "room_seconds": options.room_seconds or 0,
+    }
     with contextlib.redirect_stdout(sys.stderr):  # Ray prints there what workers log; the summary is to stand alone
         return ray.ingest(sources, options.collection, server=server_of(options), **workers, **taken)
 
 
 def _refuse_alone(options: argparse.Namespace) -> None:
     """Raises ConfigError for an option of --ray's without it."""
-    for name in ("workers", "address", "worker_cpus"):
+    for name in ("workers", "address", "worker_cpus", "room_seconds"):
         if getattr(options, name) is not None:
             raise ConfigError(f"--{name.replace('_', '-')} is of several processes. Give --ray too, or leave it out.")

@@ -15,9 +15,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "migrate",
         help="embed a collection's texts by another model, into a new collection",
-        description="Embeds the texts of a collection, whatever made its vectors, into another one: ids, texts and "
-        "metadata as they are. The old one is only read. An interrupted run goes on when it is started again. Exits "
-        "with 3 when records were refused, which have no text; they stand in the file of rejects.",
+        description="Embeds the texts of a collection, whatever made its vectors, into another one: ids, texts, "
+        "metadata and uris as they are. The old one is only read. An interrupted run goes on when it is started again. "
+        "Exits with 3 when records were refused, which have no text; they stand in the file of rejects.",
     )
     parser.add_argument("--collection", required=True, metavar="OLD", help="the collection that is there")
     parser.add_argument(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ConfigError, MissingPackage
-from .arguments import add_config, positive
+from .arguments import add_config, positive, timeout
 
 # Modules, and what installs each.
 PACKAGES: Final = {
@@ -55,7 +55,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--max-body-bytes", type=positive, metavar="N", help="largest body of a request (8 MiB)")
     parser.add_argument("--max-texts", type=positive, metavar="N", help="most texts in a request (2048)")
     parser.add_argument("--max-request-tokens", type=positive, metavar="N", help="most tokens in one (300000)")
-    parser.add_argument("--timeout", type=positive, metavar="SECONDS", help="longest that a request may take (60)")
+    parser.add_argument("--timeout", type=timeout, metavar="SECONDS", help="longest that a request may take (60)")
     add_config(parser)
     parser.set_defaults(run=run)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..disk import disk_errors
 from ..pages import read_pages
 from ..progress import progress_bar
 from ..router.matching import FINGERPRINT_KEY, read_fingerprint
@@ -32,6 +33,7 @@ def origin_of(collection: Collection) -> Origin:
     )
 
 
+@disk_errors(kept=False)
 def export_collection(collection: Collection, path: Path, *, replace: bool = False) -> int:
     """Writes every record and what made them to `path`, under another name until it is whole; returns how many.
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from ..disk import disk_errors
 from ..errors import RecordConflict
 from ..pages import Page, get_records, page_records, take, take_ids
 from ..progress import progress_bar
@@ -54,6 +55,7 @@ def checked_file(path: Path) -> Iterator[CheckedFile]:
         yield CheckedFile(file=file, origin=origin)
 
 
+@disk_errors()
 def import_collection(client: ClientAPI, source: CheckedFile, name: str, *, overwrite: bool = False) -> Imported:
     """Puts a file's records into collection `name`, which is made as the exported one was if there is none.
 

@@ -12,7 +12,7 @@ from chromadb.utils.embedding_functions import register_embedding_function
 from ..config import EmbeddingConfig, resolve
 from ..config.embedding import RULES
 from ..settings import MachineSettings, VectorSettings
-from ..texts import check_kind
+from ..texts import check_kind, check_timeout
 from .saved import SavedFunction
 
 if TYPE_CHECKING:
@@ -123,17 +123,19 @@ class MLXEmbeddingFunction(SavedFunction):
     def encode(self, texts: Sequence[str], kind: Kind = "document", *, timeout_s: float | None = None) -> Vectors:
         """The vectors as one array, (len(texts), dimension) float32; `kind` is "document" or "query".
 
-        Raises DeadlineExceeded after `timeout_s` seconds, and what a call raises.
+        Raises DeadlineExceeded after `timeout_s` seconds, ConfigError where it is no such time, and what a call raises.
         """
         check_kind(kind)
+        check_timeout(timeout_s)
         return self.encoder().encode(texts, kind, timeout_s=timeout_s)
 
     async def aembed(self, texts: Sequence[str], kind: Kind = "document", *, timeout_s: float | None = None) -> Vectors:
         """As `encode`, without blocking the event loop; when the task is cancelled, what waits is not computed.
 
-        Raises DeadlineExceeded after `timeout_s` seconds, and what a call raises.
+        Raises DeadlineExceeded after `timeout_s` seconds, ConfigError where it is no such time, and what a call raises.
         """
         check_kind(kind)
+        check_timeout(timeout_s)
         return (await self.encoder().aembed(texts, kind, timeout_s=timeout_s)).vectors
 
     def load(self) -> None:

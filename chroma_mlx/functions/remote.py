@@ -20,6 +20,7 @@ from chromadb.utils.embedding_functions import register_embedding_function
 
 from ..errors import ConfigError, DeadlineExceeded, InputError, RemoteError
 from ..models.known import DEFAULT_MODEL
+from ..rules import TIMEOUT, check_variable, refusals
 from ..texts import check_kind, check_texts
 from .saved import SavedFunction
 
@@ -33,8 +34,6 @@ CHARACTERS: Final = 250_000
 # Seconds to come back in where a server does not say, doubled each time.
 FIRST_WAIT_S: Final = 0.1
 LONGEST_WAIT_S: Final = 5.0
-# What a platform's clock can wait for.
-MOST_SECONDS: Final = 1e6
 # Less than the time after which any server closes a connection, so that none is taken up that is being closed.
 LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=2.0)
 CONNECTION_LOST: Final = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
@@ -86,11 +85,8 @@ class RemoteEmbeddingFunction(SavedFunction):
         self.model_name, self.url, self.dimension = model_name, url, dimension
         self.api_key_env_var, self.space, self.timeout_s = api_key_env_var, space, timeout_s
         self.validate_config(self.get_config())
-        if not isinstance(timeout_s, int | float) or not 0 < timeout_s < MOST_SECONDS:
-            raise ConfigError(
-                f"timeout_s is {timeout_s!r}, which is not allowed. Set it to a number of seconds above 0, and below "
-                f"{MOST_SECONDS:.0f}."
-            )
+        if found := refusals({"timeout_s": timeout_s}, {"timeout_s": TIMEOUT}):
+            raise ConfigError(found[0][1])
         self.url = url.rstrip("/")
         self._space = space
         self._client: httpx.Client | None = None
@@ -270,8 +266,10 @@ class RemoteEmbeddingFunction(SavedFunction):
     @classmethod
     def validate_config(cls, config: dict[str, Any]) -> None:
         """Raises ConfigError, naming every problem, unless the configuration fits the schema and its url is one."""
-        url = config.get("url") if isinstance(config, dict) else None
+        url, variable = (config.get(key) if isinstance(config, dict) else None for key in ("url", "api_key_env_var"))
         # Here, since the schema's own error shows the value.
+        if variable is not None:
+            check_variable("api_key_env_var", variable)
         if isinstance(url, str) and "@" in re.split("[/?#]", url.partition("://")[2], maxsplit=1)[0]:
             raise ConfigError("url holds a user or a password, and is saved and shown. Set it without.")
         super().validate_config(config)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..config import ConfigSource, EmbeddingConfig, resolve
 from ..config.sources import DEFAULT
+from ..database import Folder, Server
+from ..disk import disk_errors
 from ..errors import ConfigError, InputError
 from ..settings import VectorSettings
-from .making import Maker
+from .making import Maker, maker_of, maker_of_config
 from .opening import Opened, find_maker, heal, open_given, open_named
 from .readers.rows import Columns
 from .rejects import Rejects
@@ -22,6 +25,7 @@ from .run import Crew, Ingest, Options, make_cutter
 from .sources import Sources
 
 
+@disk_errors()
 def ingest(
     records: Iterable[Any] | str | os.PathLike[str],
     collection: Any,
@@ -50,9 +54,10 @@ def ingest(
     docs/ingest.md says what each argument does. `records` are a path or several (pathlib's, files or folders),
     or any iterable of texts, of mappings with a column for the text, or of the router's Records, read as it
     goes. `collection` is one of Chroma's or the router's, or a name with `client`, and then `model`, `config`
-    or `embedding_function` say what embeds it. `crew` is who does the work instead of this process: chroma_mlx.ray's.
+    or `embedding_function` say what embeds it. `client` may be a Folder or Server of chroma_mlx.database, opened when
+    all else is checked. `crew` is who does the work instead of this process: chroma_mlx.ray's.
 
-    Raises InputError and ConfigError before anything is written, IngestStopped and CollectionChanged by the database,
+    Raises InputError and ConfigError before anything is written, IngestStopped, DiskFull, CollectionChanged,
     DimensionMismatch, CollectionMismatch, MissingPackage, and what the embedding function or the iterable raises.
     """
     given = _given(
@@ -62,13 +67,8 @@ def ingest(
         base=None if base is None else Path(base),
         skip=None if rejects is None else Path(rejects),
     )
-    in_memory = not isinstance(given, Sources)
     options = Options(
-        columns=Columns(
-            text=text_column,
-            id="id" if in_memory and id_column is None else id_column,
-            id_optional=in_memory and id_column is None,
-        ),
+        columns=_columns(text_column, id_column, in_memory=not isinstance(given, Sources)),
         source=source,
         passage_tokens=passage_tokens,
         overlap_tokens=overlap_tokens,
@@ -79,9 +79,11 @@ def ingest(
         show_progress=show_progress,
     )
     noted = Rejects(options.rejects)
-    maker, opening = _maker(collection, client, model=model, function=embedding_function, config=config)
-    cutter = make_cutter(maker, options)  # all that may be refused comes before a collection is made
-    return Ingest(given, opening(), options, cutter=cutter, rejects=noted, crew=crew).run()
+    by: dict[str, Any] = {"model": model, "function": embedding_function, "config": config}
+    with _opened(client, options, **by) as client:
+        maker, opening = _maker(collection, client, **by)
+        cutter = make_cutter(maker, options)  # all that may be refused comes before a collection is made
+        return Ingest(given, opening(), options, cutter=cutter, rejects=noted, crew=crew).run()
 
 
 def _given(records: Any, **reading: Any) -> Sources | Iterable[Any]:
@@ -95,9 +97,28 @@ def _given(records: Any, **reading: Any) -> Sources | Iterable[Any]:
     return records
 
 
-def check_sources(records: Sequence[Path], *, rejects: Path | None = None, **reading: Any) -> None:
-    """Raises what `ingest` raises for sources that cannot be read; `reading` are its arguments that say how to."""
-    _given(records, skip=rejects, **reading)
+def _columns(text: str, id: str | None, *, in_memory: bool) -> Columns:
+    """Records in memory have an id of their own where they bring one."""
+    optional = in_memory and id is None
+    return Columns(text=text, id="id" if optional else id, id_optional=optional)
+
+
+@contextmanager
+def _opened(
+    client: Any | None, options: Options, *, model: str | None, function: Any, config: ConfigSource
+) -> Iterator[Any | None]:
+    """The client, where one was given; else that of a place, closed in the end.
+
+    No database is made for a model or for passages that a new collection cannot have: raises what they raise.
+    """
+    if not isinstance(client, Folder | Server):
+        yield client
+        return
+    if isinstance(client, Folder) and not client.is_there():
+        plain, _ = resolved(client, model, function, config)
+        make_cutter(maker_of_config(plain) if function is None else maker_of(function), options)
+    with client.opened(create=True) as opened:
+        yield opened
 
 
 def _maker(

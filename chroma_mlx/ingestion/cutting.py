@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -19,6 +20,8 @@ CountTokens: TypeAlias = Callable[[Sequence[str]], list[int]]
 # Characters that are cut at a time, for every token of a passage: for each passage the splitter goes through all of
 # the structure behind it.
 AHEAD: Final = 64
+# Parts of a text whose tokens are remembered: a quarter is asked for again, and counting is most of the work.
+HELD: Final = 128
 # Characters of a passage's end that its overlap is looked for in, for every token of it.
 TAIL: Final = 8
 
@@ -63,13 +66,14 @@ class Cutter:
 
         Only a single character that is more tokens than `size` is a longer passage.
         """
-        tails = self._splitter(self.overlap) if self.overlap else None
+        counted = functools.lru_cache(HELD)(lambda part: self._count([part])[0])
+        tails = _splitter(counted, self.overlap) if self.overlap else None
         found = list[Span]()
-        for span in self._spans(text, headings, self._splitter(self.size - self.overlap, markdown=markdown)):
+        for span in self._spans(text, headings, _splitter(counted, self.size - self.overlap, markdown=markdown)):
             start = span.start
             if found and tails is not None:
                 start = self._overlap(text, found[-1], span, headings, tails)
-                if start < span.start and self._count([text[start : span.end]])[0] > self.size:
+                if start < span.start and counted(text[start : span.end]) > self.size:
                     start = span.start
                 if start <= found[-1].start:  # then all of it is in this one
                     found.pop()
@@ -105,10 +109,11 @@ class Cutter:
             yield from found
             start = stop
 
-    def _splitter(self, size: int, *, markdown: bool = False) -> Splitter:
-        try:
-            from semantic_text_splitter import MarkdownSplitter, TextSplitter
-        except ImportError as error:
-            raise MissingPackage("semantic-text-splitter", "'chroma-mlx[ingest]'") from error
-        kind = MarkdownSplitter if markdown else TextSplitter
-        return kind.from_callback(lambda text: self._count([text])[0], size)
+
+def _splitter(count: Callable[[str], int], size: int, *, markdown: bool = False) -> Splitter:
+    try:
+        from semantic_text_splitter import MarkdownSplitter, TextSplitter
+    except ImportError as error:
+        raise MissingPackage("semantic-text-splitter", "'chroma-mlx[ingest]'") from error
+    kind = MarkdownSplitter if markdown else TextSplitter
+    return kind.from_callback(count, size)

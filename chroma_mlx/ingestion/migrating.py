@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ..config import ConfigSource
 from ..database import find_collection
+from ..disk import disk_errors
 from ..errors import ConfigError
 from ..progress import progress_bar
 from .calling import resolved
@@ -20,13 +21,13 @@ from .pipeline import Embedding, Writing, run_stages
 from .preparing import Batch, Pace, Work
 from .rejects import Rejects
 from .report import Counts, IngestResult
-from .retry import Retry
-from .run import is_remote, max_batch_of
+from .run import make_retry, max_batch_of
 from .store import Store
 
 NO_TEXT: Final = "it has no text, only a vector of another model; delete it, or give it a text"
 
 
+@disk_errors()
 def migrate(
     collection: str,
     to: str,
@@ -46,8 +47,8 @@ def migrate(
     `model`, `config` or `embedding_function` say what embeds; without, an existing `to` keeps its own function.
 
     Raises ConfigError and CollectionMismatch before anything is written, IngestStopped when the database fails,
-    CollectionChanged when records of `collection` are removed meanwhile, DimensionMismatch, and what the embedding
-    function raises.
+    DiskFull, CollectionChanged when records of `collection` are removed meanwhile, DimensionMismatch, and what the
+    embedding function raises.
     """
     if collection == to:
         raise ConfigError(
@@ -66,8 +67,7 @@ class Migration:
     def __init__(self, opened: Opened, old: Any, *, rejects: Rejects, retry_seconds: float) -> None:
         self.opened, self.source, self.rejects = opened, str(old.name), rejects
         self.stop = threading.Event()
-        remote = is_remote(opened.chroma, opened.client)
-        self.retry = Retry(retry_seconds, remote=remote, wait=self.stop.wait)
+        self.retry = make_retry(opened, retry_seconds, wait=self.stop.wait)
         most = max_batch_of(opened.chroma, opened.client)
         self.old = Store(old, retry=self.retry, max_batch=most)
         self.new = Store(opened.chroma, retry=self.retry, max_batch=most)

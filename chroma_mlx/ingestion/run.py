@@ -8,7 +8,7 @@ import json
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -86,7 +86,7 @@ class Ingest:
         self.cutter, self.rejects = cutter, rejects
         self.stop = threading.Event()
         client = opened.client
-        self.retry = Retry(options.retry_seconds, remote=is_remote(opened.chroma, client), wait=self.stop.wait)
+        self.retry = make_retry(opened, options.retry_seconds, wait=self.stop.wait)
         self.store = Store(opened.chroma, retry=self.retry, max_batch=max_batch_of(opened.chroma, client))
         self.counts, self.pace = Counts(), Pace(self.store.max_batch)
         self.notes: list[str] = []
@@ -231,10 +231,14 @@ def make_cutter(maker: Maker, options: Options) -> Cutter:
     return Cutter(ruler.count, size=size, overlap=overlap)
 
 
-def is_remote(chroma: Any, client: Any | None) -> bool:
-    """Whether a collection is a server's."""
-    settings = getattr(client or getattr(chroma, "_client", None), "get_settings", None)
-    return settings is not None and "fastapi" in str(settings().chroma_api_impl)
+def make_retry(opened: Opened, limit_s: float, *, wait: Callable[[float], bool]) -> Retry:
+    """That of the calls of a collection, which is a server's or in a folder."""
+    stated = getattr(opened.client or getattr(opened.chroma, "_client", None), "get_settings", None)
+    if stated is None:
+        return Retry(limit_s, remote=False, wait=wait)
+    settings = stated()
+    folder = Path(settings.persist_directory) if settings.is_persistent else None
+    return Retry(limit_s, remote="fastapi" in str(settings.chroma_api_impl), wait=wait, folder=folder)
 
 
 def max_batch_of(chroma: Any, client: Any | None) -> int | None:

@@ -29,7 +29,7 @@ def _told() -> Iterator[None]:
     """A failure of the file as the run's own error: where the records are read, other databases may fail, too."""
     try:
         yield
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         reason = f"its temporary file in {tempfile.gettempdir()}: {error}"
         raise IngestStopped(reason=reason, waited_s=None) from error
 

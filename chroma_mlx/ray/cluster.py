@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -16,6 +17,11 @@ OBJECTS_A_WORKER: Final = 128 * 2**20
 LEAST_OBJECTS: Final = 256 * 2**20
 # What Ray does not do for an ingest: report its use to its makers, and warn of a coming change of its defaults.
 ENVIRONMENT: Final = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+# How often a cluster that is to grow is asked.
+PAUSE_S: Final = 1.0
+
+log: Final = logging.getLogger("chroma_mlx.ray")
 
 
 def check_ray() -> None:
@@ -72,8 +78,37 @@ def check_room(nodes: Sequence[Mapping[str, Any]], *, workers: int, cpus: int) -
     if (room := sum(own // cpus for own in cores)) < workers:
         raise EngineError(
             f"{workers} workers of {cpus} cores each are asked for, and Ray has room for {room}: its machines have "
-            f"{', '.join(map(str, cores))} cores. Ask for fewer workers, or for fewer cores of each (--worker-cpus)."
+            f"{', '.join(map(str, cores))} cores. Ask for fewer workers, or for fewer cores of each (--worker-cpus), "
+            "or say how long a cluster may take to grow (--room-seconds)."
         )
+
+
+def wait_for_room(
+    nodes: Callable[[], Sequence[Mapping[str, Any]]],
+    *,
+    workers: int,
+    cpus: int,
+    limit_s: float,
+    wait: Callable[[float], object] = time.sleep,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Returns once the workers fit into `nodes`, asked again and again; raises what `check_room` does `limit_s` later.
+
+    What a cluster grows by are actors that wait, so these are to be made before. Ray does not say whether it grows.
+    """
+    until, told = clock() + limit_s, False
+    while True:
+        try:
+            check_room(nodes(), workers=workers, cpus=cpus)
+            break
+        except EngineError as error:
+            left = until - clock()
+            if left <= 0:
+                raise
+            if not told:
+                log.warning("%s Waiting for up to %g s.", error, limit_s)
+        told = True
+        wait(min(left, PAUSE_S))
 
 
 @contextmanager

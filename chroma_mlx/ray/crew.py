@@ -15,8 +15,8 @@ from ..ingestion.passage import Document, Reject
 from ..ingestion.preparing import Claims, blocks
 from ..ingestion.run import Ingest
 from ..progress import Bar
-from ..rules import COUNT, optional, refusals
-from .cluster import check_ray, check_room, cluster, cores, ray_errors
+from ..rules import COUNT, SECONDS, optional, refusals
+from .cluster import check_ray, cluster, cores, ray_errors, wait_for_room
 from .worker import Assignment, Outcome, Worker
 
 # What a worker does at once, and what is lost when it dies: less than an ingest in one process looks up together.
@@ -42,15 +42,26 @@ class _Ahead:
 class RayCrew:
     """A Crew of workers in a cluster of Ray's."""
 
-    def __init__(self, server: Server, *, workers: int, address: str | None = None, cpus: int | None = None) -> None:
+    def __init__(
+        self,
+        server: Server,
+        *,
+        workers: int,
+        address: str | None = None,
+        cpus: int | None = None,
+        room_seconds: float = 0.0,
+    ) -> None:
         """`cpus` are the cores of a worker: as many threads multiply; None is its share of this machine's, or with
-        an `address` one. Raises ConfigError, and MissingPackage without the extra.
+        an `address` one. A cluster that has no room for the workers has `room_seconds` to grow.
+
+        Raises ConfigError, and MissingPackage without the extra.
         """
-        counts = {"workers": workers, "worker_cpus": cpus}
-        if found := refusals(counts, {"workers": COUNT, "worker_cpus": optional(COUNT)}):
+        values = {"workers": workers, "worker_cpus": cpus, "room_seconds": room_seconds}
+        rules = {"workers": COUNT, "worker_cpus": optional(COUNT), "room_seconds": SECONDS}
+        if found := refusals(values, rules):
             raise ConfigError(found[0][1])
         check_ray()
-        self._server, self._workers, self._address = server, workers, address
+        self._server, self._workers, self._address, self._room_s = server, workers, address, room_seconds
         self._cpus = cpus or (max(1, cores() // workers) if address is None else 1)
 
     def work(self, ingest: Ingest, documents: Iterator[Document | Reject], claims: Claims, bar: Bar) -> None:
@@ -65,7 +76,6 @@ class RayCrew:
             retry_seconds=ingest.options.retry_seconds,
         )
         with cluster(self._address, workers=self._workers, cpus=self._cpus) as ray, ray_errors(ray):
-            check_room(ray.nodes(), workers=self._workers, cpus=self._cpus)
             actor = ray.remote(Worker).options(
                 num_cpus=self._cpus,
                 max_concurrency=PUTS + AHEAD,
@@ -74,6 +84,7 @@ class RayCrew:
             )
             workers = [actor.remote(assignment) for _ in range(self._workers)]
             try:
+                wait_for_room(ray.nodes, workers=self._workers, cpus=self._cpus, limit_s=self._room_s)
                 for size, outcome in _outcomes(ray, workers, documents, claims):
                     ingest.counts.add(**outcome.counts)
                     for reject in outcome.rejects:

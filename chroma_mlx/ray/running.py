@@ -21,6 +21,7 @@ def ingest(
     workers: int = 2,
     address: str | None = None,
     worker_cpus: int | None = None,
+    room_seconds: float = 0.0,
     **options: Any,
 ) -> IngestResult:
     """As chroma_mlx.ingest, into a Chroma server, by so many workers in Ray; `options` are its other arguments.
@@ -28,10 +29,11 @@ def ingest(
     `address` is that of a cluster ("auto", "HOST:PORT"); None is one on this machine for the time being, or the one
     that the program is connected to. `worker_cpus` are the cores of a worker: None is its share of this machine's, or
     with an address one. This process reads the records; the workers need this package, and reach the server.
+    `room_seconds` is how long a cluster without room for them is waited for, since it may grow.
 
     Raises MissingPackage without the extra, EngineError when Ray fails, and what chroma_mlx.ingest raises.
     """
-    crew = RayCrew(server, workers=workers, address=address, cpus=worker_cpus)
+    crew = RayCrew(server, workers=workers, address=address, cpus=worker_cpus, room_seconds=room_seconds)
     if not isinstance(collection, str):
         raise ConfigError("The collection is to be given by its name, by which every worker opens it.")
-    return ingestion.ingest(records, collection, client=server.open(), crew=crew, **options)
+    return ingestion.ingest(records, collection, client=server, crew=crew, **options)

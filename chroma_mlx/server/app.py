@@ -99,9 +99,10 @@ def make_app(
         api_key=options.api_key,
         body_bytes=options.limits.body_bytes,
         observe=numbers.observe,
+        stopping=lambda: service.stopping,
         # A web page could have its own name lead here, and would be let in as if it were this machine's.
         hosts=None if options.api_key or options.insecure else LOOPBACK | {options.host},
-        routes=frozenset(route.path for route in app.routes if isinstance(route, Route)),
+        routes=frozenset(route.path_format for route in app.routes if isinstance(route, Route)),
     )
     return app
 
@@ -162,13 +163,26 @@ def _add_openai(app: FastAPI, service: EmbeddingService) -> None:
         app, "/v1/embeddings", embeddings, takes=bodies.OpenAIBody, gives=bodies.OpenAIAnswer, problems=OPENAI_PROBLEMS
     )
 
-    @app.get("/v1/models", responses={401: OPENAI_PROBLEMS[401]})
+    _add_openai_models(app, service)
+
+
+def _add_openai_models(app: FastAPI, service: EmbeddingService) -> None:
+    def shown(name: str) -> dict[str, Any]:
+        return {"id": name, "object": "model", "created": 0, "owned_by": "local"}
+
+    @app.get("/v1/models", response_model=bodies.OpenAIModels, responses={401: OPENAI_PROBLEMS[401]})
     async def models() -> dict[str, Any]:
         """The models that are served, as OpenAI lists them."""
-        listed = [
-            {"id": each["name"], "object": "model", "created": 0, "owned_by": "local"} for each in service.models()
-        ]
-        return {"object": "list", "data": listed}
+        return {"object": "list", "data": [shown(name) for name in service.names]}
+
+    @app.get(
+        "/v1/models/{model:path}",  # a Hub repository and a folder have slashes
+        response_model=bodies.OpenAIModel,
+        responses={status: OPENAI_PROBLEMS[status] for status in (401, 404)},
+    )
+    async def model(model: str) -> dict[str, Any]:
+        """One of them."""
+        return shown(service.model(model)["name"])
 
 
 def _add_state(app: FastAPI, service: EmbeddingService, numbers: RequestNumbers) -> None:

@@ -151,6 +151,22 @@ class OpenAIAnswer(BaseModel):
     usage: OpenAIUsage
 
 
+class OpenAIModel(BaseModel):
+    """A model, as OpenAI has it."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+
+
+class OpenAIModels(BaseModel):
+    """The answer of `GET /v1/models`."""
+
+    object: Literal["list"]
+    data: list[OpenAIModel]
+
+
 class OpenAIProblem(BaseModel):
     """OpenAI's error."""
 

@@ -72,7 +72,8 @@ def request_id_of(headers: Mapping[str, str]) -> str:
 class Gate:
     """ASGI middleware. `observe` is called with the route, the status and the seconds of every request.
 
-    routes: the paths that there are; `hosts` the names that the server is asked by, None for any.
+    routes: the paths that there are, a parameter in braces at the end; `hosts` the names that the server is asked by,
+    None for any. HEAD, which load balancers ask by, is GET to the routes; who serves ASGI leaves out the body.
     """
 
     def __init__(
@@ -84,9 +85,11 @@ class Gate:
         observe: Observe,
         routes: Collection[str],
         hosts: Collection[str] | None,
+        stopping: Callable[[], bool],
     ) -> None:
         self._app, self._key, self._body_bytes, self._observe, self._routes = app, api_key, body_bytes, observe, routes
-        self._hosts = hosts
+        self._hosts, self._stopping = hosts, stopping
+        self._open_ended = {route.partition("{")[0]: route for route in routes if "{" in route}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -100,14 +103,17 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                # An answer that closes its connection says so: the next request would be lost.
+                close = [(b"connection", b"close")] if self._stopping() else []
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *close]
             await send(message)
 
         try:
             if (problem := self._refusal(scope["path"], headers)) is not None:
                 await respond(problem, scope, answer)
             else:
-                await self._app(scope, self._bounded(receive), answer)
+                asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+                await self._app(asked, self._bounded(receive), answer)
         except Exception as error:  # what nobody foresaw: the client learns that it happened, the log how
             log.error("request failed", exc_info=error, extra={"fields": {"request_id": request_id}})
             if status:
@@ -115,8 +121,7 @@ class Gate:
             await respond(explain(error), scope, answer)
         finally:
             seconds = time.perf_counter() - started
-            # A path that is no route's may be anything, and each would be a series of its own.
-            route = scope["path"] if scope["path"] in self._routes else "unknown"
+            route = self._route_of(scope["path"])
             self._observe(route, status, seconds)
             log.info(
                 "request",
@@ -131,6 +136,12 @@ class Gate:
                     }
                 },
             )
+
+    def _route_of(self, path: str) -> str:
+        """The route of a path. What is none's may be anything, and each would be a series of its own."""
+        if path in self._routes:
+            return path
+        return next((route for start, route in self._open_ended.items() if path.startswith(start)), "unknown")
 
     def _refusal(self, path: str, headers: Mapping[str, str]) -> Problem | None:
         if path not in OPEN_PATHS and not has_key(headers, self._key):

@@ -12,7 +12,7 @@ import socket
 import sys
 from contextlib import suppress
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 import uvicorn
 import uvloop
@@ -22,6 +22,7 @@ from ..errors import SchedulerClosed
 from .app import make_app
 from .gate import JSONLines
 from .grpc_routes import GRPCServer
+from .last_calls import accept_waiting, await_requests, serve_accepted
 from .numbers import RequestNumbers
 from .options import ServerOptions
 from .service import EmbeddingService
@@ -151,11 +152,27 @@ class _Server(uvicorn.Server):
         """See uvicorn.Server."""
         self._service.stop()
         stopping = None if self._by_grpc is None else asyncio.ensure_future(self._by_grpc.stop(DRAIN_SECONDS))
+        await self._hear_last_calls(sockets or [])
         await super().shutdown(sockets)
         while stopping is not None and not stopping.done():
             if self.force_exit:  # told to stop a second time; what is left of the loop's tasks ends with it
                 stopping.cancel()
             await asyncio.wait({stopping}, timeout=0.1)
+
+    async def _hear_last_calls(self, listening: list[socket.socket]) -> None:
+        """Takes no more connections; whoever has one may ask, and is told that it is closed behind the answer."""
+        # Nothing in between: what the system accepts there is reset.
+        accepted = accept_waiting(listening)
+        for server in self.servers:
+            server.close()
+        await serve_accepted(accepted, self._protocol)
+        await await_requests(self.server_state.connections, lambda: self.force_exit)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """What uvicorn serves a connection by."""
+        kind: Any = self.config.http_protocol_class
+        made: asyncio.Protocol = kind(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        return made
 
 
 def _allow_connections() -> None:

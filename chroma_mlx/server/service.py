@@ -104,6 +104,11 @@ class EmbeddingService:
         """Whether a thread is loading a model, which cannot be interrupted."""
         return bool(self._in_threads)
 
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopped
+
     def stop(self) -> None:
         """Who waits for a model to be loaded is told that the server is stopping, and so is who comes to."""
         self._stopped = True

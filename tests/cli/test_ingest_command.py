@@ -7,13 +7,16 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import chromadb
 import pytest
 from chromadb.config import Settings
 from ingested import numbered, write_jsonl
 
+from chroma_mlx import ingest
 from chroma_mlx.cli import main
+from chroma_mlx.database import Folder
 
 
 @pytest.fixture(autouse=True)
@@ -87,6 +90,63 @@ def test_what_a_person_gets_wrong_is_explained_in_one_line(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert message in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--passage-tokens", "300"], "longer than the model takes"),
+        (["--passage-tokens", "10", "--overlap-tokens", "6"], "at most half of it"),
+        (["--model", "quen3-0.6b-4bit"], "Did you mean 'qwen3-0.6b-4bit'?"),
+        (["--model", "./no/such/folder"], "no/such/folder"),
+        (["--format", "docx"], "format is 'docx', which is not known"),
+        (["--glob", "*.nothing"], "There is nothing to ingest"),
+        (["--base", "elsewhere"], "is not below the base"),
+        (["--rejects", "no/such/folder/file"], "There is no folder"),
+        (["--config", "missing.yaml"], "missing.yaml"),
+        (["--config", "mistyped.yaml"], "dimensoin: unknown key"),
+        (["--config", "too_wide.yaml"], "5000"),
+        (["--config", "elsewhere.yaml"], "in which no text is embedded"),
+        (["--tenant", "other"], "default tenant and database alone"),
+        (["--database", "other"], "default tenant and database alone"),
+        (["--port", "8000"], "are a server's, and --path is a folder"),
+        (["--workers", "2"], "--workers is of several processes"),
+    ],
+)
+def test_nothing_that_is_mistyped_leaves_a_database_behind(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").write_text("one")
+    (tmp_path / "mistyped.yaml").write_text("embedding: {dimensoin: 8}\n")
+    (tmp_path / "too_wide.yaml").write_text("embedding: {model_name: builtin, dimension: 5000}\n")
+    (tmp_path / "elsewhere.yaml").write_text("embedding: {mode: user_provided, dimension: 8}\n")
+    command = ["ingest", "in", "--collection", "notes", "--path", "deep/db"]
+    model = [] if {"--model", "--config"} & set(arguments) else ["--model", "builtin"]
+    assert main([*command, *model, *arguments]) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "deep").exists()
+
+
+def test_the_command_walks_a_folder_no_more_often_than_the_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CHROMA_MLX_MODE", "mock")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a.txt").write_text("one")
+    walk, walked = os.walk, list[str]()
+
+    def noting(top: Any, *arguments: Any, **more: Any) -> Any:
+        walked.append(os.fspath(top))
+        return walk(top, *arguments, **more)
+
+    monkeypatch.setattr(os, "walk", noting)
+    with Folder(path=tmp_path / "one").opened(create=True) as client:
+        ingest(Path("in"), "notes", client=client)
+    function = walked.count("in")
+    walked.clear()
+    assert main(["ingest", "in", "--collection", "notes", "--path", "other"]) == 0
+    assert 0 < walked.count("in") <= function
 
 
 def test_a_database_that_cannot_be_written_is_explained(

@@ -56,6 +56,12 @@ def test_a_token_that_is_not_set_is_said_before_anything_is_asked(refused: Run) 
     )
 
 
+def test_a_token_in_the_place_of_its_variables_name_is_not_shown(refused: Run) -> None:
+    said = refused("collections", "--host", "127.0.0.1", "--token-env", "ck-realtoken")
+    assert "The token's variable has to be the name of an environment variable" in said
+    assert "realtoken" not in said
+
+
 def test_a_folder_and_a_server_exclude_each_other(tmp_path: Path, refused: Run) -> None:
     for argument in (["--port", 8000], ["--ssl"], ["--token-env", "HOME"]):
         assert "--port, --ssl and --token-env are a server's" in refused("collections", "--path", tmp_path, *argument)

@@ -142,8 +142,23 @@ def test_white_space_without_end_is_no_passage_and_loses_none() -> None:
     assert cut(f"{gap}one two{gap}three{gap}", size=2) == ["one two", "three"]
 
 
-@pytest.mark.parametrize("text", ["word " * 20_000, "word\n" * 20_000 + "\n\nend", "x" * 100_000])
-def test_a_long_text_takes_time_in_proportion(text: str) -> None:
+@pytest.mark.parametrize("markdown", [False, True])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "word " * 20_000,
+        "word\n" * 20_000 + "\n\nend",
+        "A sentence of six words, no more. " * 3_000,
+        "x" * 100_000,
+        "二三四五六七八九十" * 4_000,
+        "e\u0301" * 20_000,
+        "| a | b |\n" * 5_000,
+        "# a\n" * 5_000,
+        "```\n" + "code\n" * 10_000,
+    ],
+    ids=lambda text: repr(text[:10]),
+)
+def test_a_long_text_takes_time_in_proportion(text: str, markdown: bool) -> None:
     counted = [0, 0]
 
     def counting(place: int) -> CountTokens:
@@ -154,8 +169,22 @@ def test_a_long_text_takes_time_in_proportion(text: str) -> None:
         return count
 
     for place, part in enumerate((text[: len(text) // 2], text)):
-        Cutter(counting(place), size=50, overlap=5).cut(part, NONE)
+        headings = find_headings(part) if markdown else NONE
+        Cutter(counting(place), size=50, overlap=5).cut(part, headings, markdown=markdown)
     assert counted[1] < 2.2 * counted[0]
+
+
+def test_what_was_counted_a_moment_ago_is_not_counted_again() -> None:
+    counted = list[str]()
+
+    def count(texts: Sequence[str]) -> list[int]:
+        counted.extend(texts)
+        return by_words(texts)
+
+    text = "\n\n".join(f"Sentence {number} is of six words. It goes on for a while." for number in range(500))
+    Cutter(count, size=50, overlap=5).cut(text, NONE)
+    again = len(counted) - len(set(counted))
+    assert again < 0.02 * len(counted), f"{again} of {len(counted)} were counted before"
 
 
 def test_without_the_extra_only_what_is_too_long_for_one_passage_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

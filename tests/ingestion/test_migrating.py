@@ -221,11 +221,11 @@ def test_a_database_that_fails_ends_it_and_the_next_run_goes_on(
     def failing(self: Collection, *arguments: Any, **more: Any) -> None:
         calls[0] += 1
         if calls[0] == 2:
-            raise OSError("disk is full")
+            raise OSError("disk I/O error")
         upsert(self, *arguments, **more)
 
     monkeypatch.setattr(Collection, "upsert", failing)
-    with pytest.raises(IngestStopped, match="disk is full"):
+    with pytest.raises(IngestStopped, match="disk I/O error"):
         run(client)
     assert counts(run(client)) == {"added": 20, "embedded": 20, "unchanged": 10}
     assert texts(client.get_collection("new")) == texts(old)

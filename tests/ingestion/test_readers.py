@@ -5,6 +5,9 @@ from __future__ import annotations
 import datetime
 import io
 import json
+import logging
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -309,6 +312,26 @@ def test_a_pdf_is_one_document_that_knows_where_its_pages_begin() -> None:
     [document] = read(read_pdf, pdf("First page.", "Second page."))
     assert isinstance(document, Document)
     assert [document.text[start:].split("\n")[0] for start in document.pages] == ["First page.", "Second page."]
+
+
+def test_what_pypdf_says_of_a_pdf_that_it_reads_goes_to_programs_with_logging_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    content = b"garbage before the header\n" + pdf("First page.")
+    with caplog.at_level(logging.WARNING, logger="pypdf"):
+        [document] = read(read_pdf, content)
+    assert isinstance(document, Document)
+    assert "invalid pdf header" in caplog.text
+    (tmp_path / "a.pdf").write_bytes(content)
+    code = (
+        "import sys\n"
+        "from chroma_mlx.ingestion.readers.documents import read_pdf\n"
+        "print(next(read_pdf(open(sys.argv[1], 'rb'), 'a.pdf', None)).text)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "a.pdf")], capture_output=True, text=True, check=True
+    )
+    assert (done.stdout.strip(), done.stderr) == ("First page.", "")
 
 
 def test_a_reader_that_is_missing_names_the_command_that_installs_it() -> None:

@@ -156,7 +156,7 @@ def test_what_does_not_pass_within_the_limit_ends_it_with_the_reason() -> None:
 @pytest.mark.parametrize(
     ("error", "remote"),
     [
-        (InternalError("database or disk is full"), False),
+        (InternalError("disk I/O error"), False),
         (InvalidArgumentError("width"), True),
         (OSError("full"), True),
     ],

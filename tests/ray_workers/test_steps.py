@@ -181,6 +181,7 @@ def test_without_the_extra_the_error_names_it(tmp_path: Path, monkeypatch: pytes
         (["--ray", "--path", "db"], "a local database is one process's. Run `chroma run --path db`"),
         (["--workers", "3", "--path", "db"], "--workers is of several processes. Give --ray too"),
         (["--worker-cpus", "3", "--path", "db"], "--worker-cpus is of several processes"),
+        (["--room-seconds", "3", "--path", "db"], "--room-seconds is of several processes"),
         (["--ray", "--host", "127.0.0.1", "--port", "1"], "No Chroma server answers at http://127.0.0.1:1"),
         (["--ray", "--host", "127.0.0.1", "--token-env", "NO_TOKEN"], "NO_TOKEN, which is to hold the token"),
     ],
@@ -196,7 +197,12 @@ def test_what_cannot_be_is_explained_before_ray_is_started(
 
 @has_ray
 @pytest.mark.parametrize(
-    ("options", "message"), [({"workers": 0}, "workers is 0"), ({"worker_cpus": 0}, "worker_cpus is 0")]
+    ("options", "message"),
+    [
+        ({"workers": 0}, "workers is 0"),
+        ({"worker_cpus": 0}, "worker_cpus is 0"),
+        ({"room_seconds": -1}, "room_seconds is -1"),
+    ],
 )
 def test_numbers_that_are_no_counts_are_refused(options: dict[str, int], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import socket
 import threading
 import time
 from dataclasses import replace
@@ -14,7 +15,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-from served import client_of, options
+from served import Served, client_of, options
 
 from chroma_mlx import EmbeddingConfig, MLXEmbeddingFunction
 from chroma_mlx.engine.encoder import Encoder
@@ -125,6 +126,23 @@ async def test_what_the_server_was_configured_with_is_not_the_clients_fault(tmp_
             answer = await client.post("/embed", json={"texts": ["a"], **settings})
             assert (answer.status_code, answer.json()["code"]) == (500, "misconfigured")
             assert str(tmp_path) not in answer.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/ready", "/models", "/metrics", "/v1/models", "/v1/models/other", "/embed"]
+)
+def test_head_is_get_without_a_body(path: str, served: Served) -> None:
+    with socket.create_connection(("127.0.0.1", served.port), timeout=30) as connection:
+        connection.sendall(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        said = b"".join(iter(lambda: connection.recv(65_536), b"")).decode()
+    head, _, body = said.partition("\r\n\r\n")
+    assert body == "", "the next answer on this connection would be taken for it"
+    got = httpx.get(f"{served.url}{path}")
+    assert head.startswith(f"HTTP/1.1 {got.status_code} ")
+    headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:])
+    assert headers["content-type"] == got.headers["content-type"]
+    assert headers.get("allow", "").upper() == got.headers.get("allow", "")
+    assert int(headers["content-length"]) > 0
 
 
 async def test_a_space_is_that_of_the_model_and_the_settings(client: httpx.AsyncClient) -> None:

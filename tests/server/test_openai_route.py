@@ -9,15 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import numpy as np
 import openai
 import pytest
 from chromadb.utils.embedding_functions import OpenAIEmbeddingFunction
-from served import Served
+from served import Served, client_of, options, serve
+from small import write_checkpoint
 
-from chroma_mlx import MLXEmbeddingFunction
+from chroma_mlx import EmbeddingConfig, MLXEmbeddingFunction
 from chroma_mlx.engine.encoder import Encoder
 from chroma_mlx.errors import QueueFull
 
@@ -110,6 +112,36 @@ def test_openais_own_client(served: Served) -> None:
             client.embeddings.create(model="other", input="a")
         with pytest.raises(openai.BadRequestError, match="dimension is 999"):
             client.embeddings.create(model="builtin", input="a", dimensions=999)
+
+
+async def test_a_model_is_shown_by_any_of_its_names_and_in_openais_form(tmp_path: Path) -> None:
+    folder = write_checkpoint(tmp_path / "org" / "name")
+    configs = (EmbeddingConfig(model_name="builtin"), EmbeddingConfig(model_name=str(folder)))
+    async with client_of(options(configs=configs)) as client:
+        listed = (await client.get("/v1/models")).json()
+        assert listed["object"] == "list"
+        assert [each["id"] for each in listed["data"]] == ["builtin", str(folder)]
+        for name, model in (("builtin", 0), ("builtin:query", 0), (str(folder), 1), (quote(str(folder), safe=""), 1)):
+            assert (await client.get(f"/v1/models/{name}")).json() == listed["data"][model]
+
+
+def test_openais_own_client_lists_and_shows_models(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "org" / "name")
+    with (
+        serve(tmp_path, model="org/name") as served,
+        openai.OpenAI(base_url=f"{served.url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        [listed] = client.models.list()
+        assert (listed.id, listed.object, listed.owned_by) == ("org/name", "model", "local")
+        assert client.models.retrieve("org/name") == listed
+        for other in ("org/other", "org", "gpt-4o", "a?b#c"):
+            with pytest.raises(openai.NotFoundError, match="does not serve the model") as raised:
+                client.models.retrieve(other)
+            error = raised.value
+            assert (error.code, error.param, error.type) == ("model_not_found", "model", "invalid_request_error")
+        routes = {line["route"] for line in map(json.loads, served.log.read_text().splitlines()) if "route" in line}
+        assert "/v1/models/{model}" in routes
+        assert not any("other" in route for route in routes)
 
 
 def test_langchain(served: Served, tmp_path: Path) -> None:

@@ -9,15 +9,20 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import ExitStack, suppress
+from http.client import HTTPResponse
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 import uvicorn
-from served import Served, serve
+import uvloop
+from served import Served, options, serve
 
-from chroma_mlx.server import run
+from chroma_mlx.server import last_calls, run
+from chroma_mlx.server.app import make_app
+from chroma_mlx.server.service import EmbeddingService
 
 LINUX = sys.platform == "linux"
 
@@ -44,6 +49,63 @@ def test_it_stops_when_what_is_under_way_is_answered(tmp_path: Path) -> None:
         assert (request["status"], request["texts"]) == (200, 100)
         assert request["request_id"] == answers[0].headers["x-request-id"]
         assert "text 1 " not in served.log.read_text(), "no text is logged"
+
+
+def test_whoever_is_connected_when_it_stops_is_answered(tmp_path: Path) -> None:
+    body = json.dumps({"texts": ["a text"]}).encode()
+    head = f"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    request = f"{head}\r\n\r\n".encode() + body
+    with serve(tmp_path) as served, ExitStack() as stack:
+
+        def connect() -> socket.socket:
+            return stack.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=30))
+
+        slow = [connect() for _ in range(20)]  # accepted, and silent until it stops
+        served.process.send_signal(signal.SIGSTOP)
+        waiting = [connect() for _ in range(200)]  # by the system: the server accepts none of these yet
+        for connection in waiting:
+            connection.sendall(request)
+        served.process.send_signal(signal.SIGTERM)
+        served.process.send_signal(signal.SIGCONT)
+        with suppress(ConnectionRefusedError):  # when it is about to stop
+            while True:
+                connect().close()
+        for connection in slow:
+            connection.sendall(request)
+        for connection in waiting + slow:
+            answer = HTTPResponse(connection)
+            answer.begin()
+            assert len(json.loads(answer.read())["embeddings"]) == 1
+            assert answer.getheader("connection") == "close" or connection in waiting
+            assert connection.recv(1) == b"", "it is closed in order, and not reset"
+        assert served.process.wait(60) == 0
+
+
+def test_connections_that_only_the_system_accepted_are_answered() -> None:
+    given = options()
+    service = EmbeddingService(given)
+    server = run._Server(uvicorn.Config(make_app(given, service), log_config=None), service, None)
+    server.should_exit = True  # as soon as it listens
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=run.BACKLOG))
+
+        def connect() -> socket.socket:
+            return stack.enter_context(socket.create_connection(listening.getsockname(), timeout=30))
+
+        connections, silent = [connect() for _ in range(200)], connect()
+        connect().close()
+        for connection in connections:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        started = time.monotonic()
+        uvloop.run(server.serve(sockets=[listening]))
+        assert last_calls.ASK_SECONDS <= time.monotonic() - started < last_calls.ASK_SECONDS + 10
+        for connection in connections:
+            answer = HTTPResponse(connection)
+            answer.begin()
+            assert (answer.status, answer.getheader("connection")) == (200, "close")
+            assert json.loads(answer.read()) == {"status": "alive"}
+            assert connection.recv(1) == b""
+        assert silent.recv(1) == b"", "closed in order, when it did not ask"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import json
 import pickle
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -227,6 +228,49 @@ def test_a_key_with_white_space_around_it_is_sent_without(
     assert len(RemoteEmbeddingFunction("builtin", url=url, api_key_env_var="THE_KEY")(["a"])) == 1
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "sk-proj-realkey",
+        "sk_live_51a7d9c2e4b8f06d3a1c5e7f",
+        "ab12" * 16,  # hexadecimal, as `openssl rand -hex 32` gives it
+        "THE_KEY\n",
+        "THE KEY=realkey",
+        "1realkey",
+        "réalkey",
+        "",
+        b"realkey",
+        ["realkey"],
+        True,
+    ],
+)
+def test_a_key_in_the_place_of_its_variables_name_is_refused_and_not_shown(key: Any) -> None:
+    config = RemoteEmbeddingFunction("builtin").get_config() | {"api_key_env_var": key}
+    for refuse in (RemoteEmbeddingFunction.build_from_config, RemoteEmbeddingFunction.validate_config):
+        with pytest.raises(ConfigError, match="api_key_env_var has to be the name of an environment") as raised:
+            refuse(config)
+        said = "".join(traceback.format_exception(raised.value)) + repr(raised.value.problems)
+        assert not key or str(key).strip() not in said
+        assert "realkey" not in said
+
+
+@pytest.mark.parametrize("name", ["KEY", "key", "_k", "CHROMA_MLX_SERVER_API_KEY_2", "THEKEYOFTHEEMBEDDINGSERVER"])
+def test_the_name_of_a_variable_is_taken_whatever_its_letters(name: str) -> None:
+    assert RemoteEmbeddingFunction("builtin", api_key_env_var=name).get_config()["api_key_env_var"] == name
+
+
+def test_a_key_in_the_place_of_its_variables_name_is_not_saved(tmp_path: Path) -> None:
+    client = chromadb.PersistentClient(tmp_path / "data", settings=Settings(anonymized_telemetry=False))
+    function = RemoteEmbeddingFunction("builtin")
+    notes = client.create_collection("notes", embedding_function=function)  # type: ignore[arg-type]
+    mistaken = copy.copy(function)
+    mistaken.api_key_env_var = "sk-realkey"
+    with pytest.raises(ConfigError, match="api_key_env_var has to be"):
+        notes.modify(configuration={"embedding_function": mistaken})  # type: ignore[typeddict-item]
+    client.close()
+    assert not any(b"sk-realkey" in file.read_bytes() for file in (tmp_path / "data").rglob("*") if file.is_file())
+
+
 def test_a_password_in_the_url_is_refused_and_not_shown() -> None:
     for url in ("http://user:secret@host", "https://secret@host/path"):
         with pytest.raises(ConfigError, match="url holds a user") as raised:
@@ -350,7 +394,7 @@ def test_the_function_can_be_sent_to_another_process(served: Served) -> None:
     np.testing.assert_array_equal(copy.deepcopy(function).encode(["a"]), first)
 
 
-@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "5", None])
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), "5", None, True, 1e6])
 def test_a_time_that_cannot_be_waited_for_is_refused(seconds: Any) -> None:
     with pytest.raises(ConfigError, match=r"timeout_s is .*, which is not allowed"):
         RemoteEmbeddingFunction("builtin", timeout_s=seconds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Iterator
 from typing import BinaryIO, Final
 
@@ -10,6 +11,7 @@ from ..passage import Document, Reject
 from .rows import MAX_DOCUMENT_BYTES, Columns, text_problem
 
 BETWEEN_PAGES: Final = "\n\n"
+SILENT: Final = logging.NullHandler()  # one, since the same is added but once
 
 
 def read_text(file: BinaryIO, source: str, columns: Columns, *, markdown: bool = False) -> Iterator[Document | Reject]:
@@ -62,6 +64,9 @@ def read_pdf(file: BinaryIO, source: str, columns: Columns) -> Iterator[Document
     """The text of a PDF, by pypdf: its pages one after another, and where each begins."""
     import pypdf
 
+    # What it says of a file that it reads all the same is for a program that has set up logging. Python itself would
+    # print it on standard error.
+    logging.getLogger("pypdf").addHandler(SILENT)
     content = _read_all(file, source)
     if isinstance(content, Reject):
         yield content
