@@ -16,7 +16,8 @@ from .plan import Plan
 from .vector_cache import VectorCache, Vectors
 from .vector_file import ROWS_AT_ONCE
 
-# To be raised whenever the engine begins to compute other vectors from the same files and settings.
+# To be raised whenever the engine begins to compute other vectors from the same files and settings: others than
+# rounding makes, which is a millionth and differs between machines, too.
 COMPUTATION: Final = 1
 
 

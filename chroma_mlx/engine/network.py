@@ -81,7 +81,7 @@ class LocalNetwork:
         import mlx.core as mx
 
         from ..models.batch import LIST_STEP, make_batch
-        from .pooling import mean, wanted_tokens
+        from .pooling import means, wanted_tokens
 
         lengths = np.array([len(row) for row in rows], dtype=np.int32)
         wanted = wanted_tokens(lengths, pooling, skip)
@@ -90,15 +90,16 @@ class LocalNetwork:
             # A layer's largest product: the feed-forward is some three times as wide as the model.
             use_threads_for(2.0 * int(lengths.sum()) * self.dimension * 3 * self.dimension)
         try:
-            with mx.stream(_mlx_device(self.device)):
+            # What is no number is found in the vectors, by whoever asked for them.
+            with mx.stream(_mlx_device(self.device)), np.errstate(all="ignore"):
                 prefix = None
                 if prompt is not None and is_reusable(prompt, causal=self.causal, pooling=pooling):
                     prefix = self.prompts.prefix(self.encoder, prompt, rows)
                 batch = make_batch(rows, padding=padding, step=step, wanted=wanted, prefix=prefix)
                 hidden = self.encoder(batch)  # (T, H), or of the wanted tokens (B, H)
                 if wanted is None:
-                    hidden = mx.concatenate([mean(group.every, hidden, skip) for group in batch.groups])  # (B, H)
-                return np.array(self.head(hidden.astype(mx.float32)))  # (B, dimension)
+                    hidden = means(batch.groups, hidden, skip)  # (B, H)
+                return np.array(self.head(hidden))  # (B, dimension)
         except (RuntimeError, MemoryError) as error:
             raise EngineError(
                 f"MLX failed on a batch of {len(rows)} texts of {sum(map(len, rows))} tokens: {error}. If memory ran "

@@ -1,11 +1,14 @@
-"""Hidden states to one vector a text. `mean` runs on the MLX thread only."""
+"""Hidden states to one vector a text. `means` runs on the MLX thread only."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import mlx.core as mx
 import numpy as np
 
-from ..models.batch import Ints, Rows
+from ..models.batch import Group, Ints, Rows
+from ..models.host import Array
 
 
 def wanted_tokens(lengths: Ints, mode: str, skip: int = 0) -> Ints | None:
@@ -19,14 +22,21 @@ def wanted_tokens(lengths: Ints, mode: str, skip: int = 0) -> Ints | None:
     return np.minimum(skip, lengths - 1).astype(np.int32) if mode == "cls" else None
 
 
-def mean(rows: Rows, hidden: mx.array, skip: int = 0) -> mx.array:
-    """The mean over each text's tokens, without its first `skip`, of a group.
+def means(groups: Sequence[Group], hidden: Array, skip: int = 0) -> Array:
+    """The mean over each text's tokens, without its first `skip`; hidden: (T, H). Returns (B, H) float32."""
+    found = [_mean(group.every, hidden, skip) for group in groups]
+    return np.concatenate(found) if isinstance(hidden, np.ndarray) else mx.concatenate(found)
 
-    hidden: (T, H), the list of all tokens, of which `rows` are the group's. Returns (G, H) float32.
-    """
+
+def _mean(rows: Rows, hidden: Array, skip: int) -> Array:
+    """Of a group. Returns (G, H)."""
     own = rows.spread(hidden)  # (G, R, H)
     positions = np.arange(own.shape[1])[None, :]  # (1, R)
     counted = (positions >= skip) & (positions < rows.keys[:, None])  # (G, R)
     weights = (counted / np.maximum(counted.sum(axis=1, keepdims=True), 1)).astype(np.float32)
     # A row by itself, so that what is no number in one text stays there.
-    return (mx.array(weights)[:, None, :] @ own.astype(mx.float32)).squeeze(1)  # (G, 1, R) @ (G, R, H) to (G, H)
+    weights = weights[:, None, :]  # (G, 1, R) @ (G, R, H) to (G, 1, H)
+    if isinstance(own, np.ndarray):
+        with np.errstate(all="ignore"):  # what is no number is found in the vectors
+            return (weights @ own)[:, 0]
+    return (mx.array(weights) @ own.astype(mx.float32)).squeeze(1)

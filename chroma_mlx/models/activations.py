@@ -18,9 +18,8 @@ from typing import Final, TypeVar
 
 import mlx.core as mx
 import numpy as np
-import numpy.typing as npt
 
-from .host import BLOCK, in_blocks, view
+from .host import BLOCK, Array, Floats, in_blocks
 from .weights import Weights
 
 # Of the tanh form (https://arxiv.org/abs/1606.08415, section 2).
@@ -38,8 +37,8 @@ ODDS: Final = (
 )
 
 
-Gated = Callable[[mx.array, mx.array], mx.array]
-Activation = Callable[[mx.array], mx.array]
+Gated = Callable[[Array, Array], Array]
+Activation = Callable[[Array], Array]
 F = TypeVar("F", Gated, Activation)
 
 
@@ -88,10 +87,9 @@ def geglu(gate: mx.array, up: mx.array) -> mx.array:
     return gelu(gate, "tanh") * up
 
 
-def host_swiglu(gate: mx.array, up: mx.array) -> mx.array:
-    """swiglu of float32 arrays through NumPy. The memory of `gate` is used up."""
-    mx.eval(gate, up)
-    whole, factors = view(gate).reshape(-1), view(up).reshape(-1)
+def host_swiglu(gate: Floats, up: Floats) -> Floats:
+    """swiglu through NumPy. The memory of `gate` is used up."""
+    whole, factors = gate.reshape(-1), up.reshape(-1)
 
     def job(block: slice) -> None:
         x = whole[block]
@@ -114,18 +112,16 @@ def gelu(x: mx.array, form: str) -> mx.array:
     return x * 0.5 * (1.0 + mx.erf(x * math.sqrt(0.5)))
 
 
-def host_gelu(x: mx.array, form: str) -> mx.array:
-    """The same of a float32 array through NumPy, written over it."""
-    mx.eval(x)
-    flat, write_over = view(x).reshape(-1), _tanh_form if form == "tanh" else _erf_form
+def host_gelu(x: Floats, form: str) -> Floats:
+    """The same through NumPy, written over x."""
+    flat, write_over = x.reshape(-1), _tanh_form if form == "tanh" else _erf_form
     in_blocks(lambda block: write_over(flat[block]), flat.size, BLOCK)
     return x
 
 
-def host_geglu(gate: mx.array, up: mx.array) -> mx.array:
-    """gelu(gate) * up in the tanh form, of float32 arrays of one shape. The memory of `gate` is used up."""
-    mx.eval(gate, up)
-    x, factor = view(gate).reshape(-1), view(up).reshape(-1)
+def host_geglu(gate: Floats, up: Floats) -> Floats:
+    """gelu(gate) * up in the tanh form, of arrays of one shape. The memory of `gate` is used up."""
+    x, factor = gate.reshape(-1), up.reshape(-1)
 
     def job(block: slice) -> None:
         _tanh_form(x[block])
@@ -135,28 +131,28 @@ def host_geglu(gate: mx.array, up: mx.array) -> mx.array:
     return gate
 
 
-def _tanh_form(x: npt.NDArray[np.float32]) -> None:
+def _tanh_form(x: Floats) -> None:
     """x / 2 * (1 + tanh(c)), which is x / (1 + exp(-2 c)), with c = SCALE * (x + CUBE * x ** 3)."""
-    bottom = x * x
-    bottom *= np.float32(-2.0 * SCALE * CUBE)
-    bottom -= np.float32(2.0 * SCALE)
-    bottom *= x
-    with np.errstate(over="ignore"):  # to infinity, where the quotient is the right 0
+    with np.errstate(over="ignore"):  # to infinity, where the quotient is the right 0 or x
+        bottom = x * x
+        bottom *= np.float32(-2.0 * SCALE * CUBE)
+        bottom -= np.float32(2.0 * SCALE)
+        bottom *= x
         np.exp(bottom, out=bottom)
     bottom += np.float32(1.0)
     x /= bottom
 
 
-def _erf_form(x: npt.NDArray[np.float32]) -> None:
+def _erf_form(x: Floats) -> None:
     """x / 2 * (1 + erf(x / sqrt(2))), which is x / (1 + exp(-p)) with the polynomial p of ODDS."""
-    square = x * x
-    bottom = square * np.float32(-ODDS[0])
-    bottom -= np.float32(ODDS[1])
-    for coefficient in ODDS[2:]:
-        bottom *= square
-        bottom -= np.float32(coefficient)
-    bottom *= x
-    with np.errstate(over="ignore"):  # to infinity, where the quotient is the right 0
+    with np.errstate(over="ignore"):  # to infinity, where the quotient is the right 0 or x
+        square = x * x
+        bottom = square * np.float32(-ODDS[0])
+        bottom -= np.float32(ODDS[1])
+        for coefficient in ODDS[2:]:
+            bottom *= square
+            bottom -= np.float32(coefficient)
+        bottom *= x
         np.exp(bottom, out=bottom)
     bottom += np.float32(1.0)
     x /= bottom

@@ -18,9 +18,8 @@ from ..errors import UnsupportedModel
 from .defaults import ARCHITECTURES, Defaults, Row
 
 if TYPE_CHECKING:
-    import mlx.core as mx
-
     from .batch import Batch
+    from .host import Array
     from .weights import Weights
 
 
@@ -41,7 +40,7 @@ class Encoder(Protocol):
 
     causal: bool
 
-    def __call__(self, batch: Batch) -> mx.array: ...
+    def __call__(self, batch: Batch) -> Array: ...
 
 
 class Architecture(Protocol):

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .groups import plan_groups
+from .host import Array
 
 Ints = npt.NDArray[np.int32]
 KeysValues = tuple[mx.array, mx.array]
@@ -76,13 +77,14 @@ class Rows:
         begins = start + np.cumsum(counts) - counts
         self.texts: list[tuple[int, int]] = list(zip(begins.tolist(), counts.tolist(), strict=True))
         row = np.arange(R, dtype=np.int32)[None, :]  # (1, R)
-        self._fill: mx.array | None = None
-        self._back: mx.array | None = None
+        self._fill: Ints | None = None
+        self._back: Ints | None = None
+        self._on_device: dict[int, mx.array] = {}
         if int(counts.min()) < R:
             # Padding repeats the row's last token: numbers that can be computed with.
             starts = np.cumsum(counts, dtype=np.int32) - counts
-            self._fill = mx.array(starts[:, None] + np.minimum(row, counts[:, None] - 1))  # (G, R)
-            self._back = mx.array(np.flatnonzero(row < counts[:, None]).astype(np.int32))  # (n,)
+            self._fill = starts[:, None] + np.minimum(row, counts[:, None] - 1)  # (G, R)
+            self._back = np.flatnonzero(row < counts[:, None]).astype(np.int32)  # (n,)
         same = int(first.min()) == int(first.max())
         self.positions: Ints = row + (first[:1, None] if same else first[:, None])
         self.offset: int | mx.array = int(first[0]) if same else mx.array(first)
@@ -102,19 +104,27 @@ class Rows:
             self._kept_bytes += size
         return mask
 
-    def spread(self, x: mx.array) -> mx.array:
+    def spread(self, x: Array) -> Array:
         """Of the list, (n, …): this group's rows, (G, R, …); a shorter one is filled up with its last token."""
         x = x[self.slice]
-        return x.reshape(*self.shape, *x.shape[1:]) if self._fill is None else x[self._fill]
+        return x.reshape(*self.shape, *x.shape[1:]) if self._fill is None else self._pick(x, self._fill)
 
-    def heads(self, x: mx.array, count: int) -> mx.array:
+    def heads(self, x: Array, count: int) -> Array:
         """(n, count * D) to (G, count, R, D), as attention takes it."""
         return self.spread(x).reshape(*self.shape, count, -1).transpose(0, 2, 1, 3)
 
-    def merge(self, x: mx.array) -> mx.array:
+    def merge(self, x: Array) -> Array:
         """(G, N, R, D), what attention gives, to the group's part of the list, (…, N * D)."""
         x = x.transpose(0, 2, 1, 3).reshape(self.shape[0] * self.shape[1], -1)
-        return x if self._back is None else x[self._back]
+        return x if self._back is None else self._pick(x, self._back)
+
+    def _pick(self, x: Array, places: Ints) -> Array:
+        """x at `places`, which go to the device once."""
+        if isinstance(x, np.ndarray):
+            return x[places]
+        if id(places) not in self._on_device:
+            self._on_device[id(places)] = mx.array(places)
+        return x[self._on_device[id(places)]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +148,7 @@ class Batch:
     positions: Ints
     groups: tuple[Group, ...]
     spare: int = 0
-    wanted: mx.array | None = None
+    wanted: Ints | None = None
     prefix: Prefix | None = None
     kept: list[KeysValues] | None = None
     _tables: dict[Hashable, Any] = field(default_factory=dict)
@@ -150,9 +160,11 @@ class Batch:
         found: M = self._tables[key]
         return found
 
-    def take(self, x: mx.array, *, last: bool) -> mx.array:
+    def take(self, x: Array, *, last: bool) -> Array:
         """Of all tokens, (T, …), those a layer has to go on with: behind the `last` only the wanted, (n, …)."""
-        return x[self.wanted] if last and self.wanted is not None else x
+        if not last or self.wanted is None:
+            return x
+        return x[self.wanted] if isinstance(x, np.ndarray) else x[mx.array(self.wanted)]
 
 
 def make_batch(
@@ -190,7 +202,7 @@ def make_batch(
         positions=np.concatenate([*(np.arange(before, length, dtype=np.int32) for length in keys), filling]),
         groups=tuple(groups),
         spare=spare,
-        wanted=None if wanted is None else mx.array(starts + wanted - before),
+        wanted=None if wanted is None else starts + wanted - before,
         prefix=prefix,
         kept=[] if keep else None,
     )

@@ -22,7 +22,8 @@ from .activations import choose_gelu
 from .architecture import positions_of
 from .attention import attend
 from .batch import Batch
-from .layer_norm import LayerNorm
+from .host import Array
+from .norms import LayerNorm
 from .sight import Sight
 from .weights import Weights
 
@@ -119,15 +120,14 @@ class Model:
         self.words = weights.embedding("embeddings.word_embeddings")
         self.positions = weights.embedding("embeddings.position_embeddings")
         self.types = weights.embedding("embeddings.token_type_embeddings")
-        self.norm = LayerNorm(weights, "embeddings.LayerNorm", config.layer_norm_eps)
+        self.norm = _read_norm(weights, "embeddings.LayerNorm", config)
         self.layers = [_Layer(config, weights, index) for index in range(config.num_hidden_layers)]
 
-    def __call__(self, batch: Batch) -> mx.array:
+    def __call__(self, batch: Batch) -> Array:
         """Hidden states of the wanted tokens behind the last layer: (n, H) in the dtype of the activations."""
         positions = self._positions(batch)
-        x = self.norm(
-            self.words(batch.ids) + self.positions(positions) + self.types(mx.zeros_like(positions))
-        )  # (T, H)
+        x = self.words(batch.ids) + self.positions(positions) + self.types(mx.zeros_like(positions))
+        x = self.norm(x)  # (T, H)
         for layer in self.layers:
             x = layer(x, batch, last=layer is self.layers[-1])
         return x  # (n, H)
@@ -155,12 +155,12 @@ class _Layer:
         self.key = weights.linear(f"{at}attention.self.key", bias=True)
         self.value = weights.linear(f"{at}attention.self.value", bias=True)
         self.mix = weights.linear(f"{at}attention.output.dense", bias=True)
-        self.attention_norm = LayerNorm(weights, f"{at}attention.output.LayerNorm", config.layer_norm_eps)
+        self.attention_norm = _read_norm(weights, f"{at}attention.output.LayerNorm", config)
         self.up = weights.linear(f"{at}intermediate.dense", bias=True)
         self.down = weights.linear(f"{at}output.dense", bias=True)
-        self.norm = LayerNorm(weights, f"{at}output.LayerNorm", config.layer_norm_eps)
+        self.norm = _read_norm(weights, f"{at}output.LayerNorm", config)
 
-    def __call__(self, x: mx.array, batch: Batch, *, last: bool) -> mx.array:
+    def __call__(self, x: Array, batch: Batch, *, last: bool) -> Array:
         """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
         own = batch.take(x, last=last)  # (n, H)
         mixed = attend(
@@ -177,3 +177,8 @@ class _Layer:
         )
         x = self.attention_norm(own + self.mix(mixed))  # (n, H)
         return self.norm(x + self.down(self.gelu(self.up(x))))  # (n, I) between
+
+
+def _read_norm(weights: Weights, path: str, config: Config) -> LayerNorm:
+    weight, bias = weights.vector(f"{path}.weight"), weights.vector(f"{path}.bias")
+    return LayerNorm(weight, bias, config.layer_norm_eps, host=weights.host)

@@ -18,11 +18,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import mlx.core as mx
+import numpy as np
 
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import choose_geglu
 from .attention import attend
 from .batch import Batch
+from .host import Array
+from .norms import RMSNorm
 from .placing import place_both
 from .sight import Sight
 from .weights import Weights
@@ -157,13 +160,14 @@ class Model:
         self.config = config
         self.embed_tokens = weights.embedding("embed_tokens")
         self.layers = [_Layer(config, weights, index) for index in range(config.num_hidden_layers)]
-        self.norm = _Norm(weights, "norm", config.rms_norm_eps)
+        self.norm = _read_norm(weights, "norm", config)
 
-    def __call__(self, batch: Batch) -> mx.array:
+    def __call__(self, batch: Batch) -> Array:
         """Hidden states of the wanted tokens after the final norm: (n, H) in the dtype of the activations."""
         x = self.embed_tokens(batch.ids)  # (T, H)
         # In float32: rounded to bfloat16 the root would shift every embedding.
-        x = (x.astype(mx.float32) * self.config.hidden_size**0.5).astype(x.dtype)
+        root = self.config.hidden_size**0.5
+        x = x * np.float32(root) if isinstance(x, np.ndarray) else (x.astype(mx.float32) * root).astype(x.dtype)
         for layer in self.layers:
             x = layer(x, batch, last=layer is self.layers[-1])
         return self.norm(x)  # (n, H)
@@ -173,18 +177,18 @@ class _Layer:
     """One transformer block."""
 
     def __init__(self, config: Config, weights: Weights, index: int) -> None:
-        at, eps = f"layers.{index}.", config.rms_norm_eps
+        at = f"layers.{index}."
         self.geglu = choose_geglu(weights)
         self.attention = _Attention(config, weights, f"{at}self_attn.", config.kinds[index])
-        self.before_attention = _Norm(weights, f"{at}input_layernorm", eps)
-        self.after_attention = _Norm(weights, f"{at}post_attention_layernorm", eps)
-        self.before_feed_forward = _Norm(weights, f"{at}pre_feedforward_layernorm", eps)
-        self.after_feed_forward = _Norm(weights, f"{at}post_feedforward_layernorm", eps)
+        self.before_attention = _read_norm(weights, f"{at}input_layernorm", config)
+        self.after_attention = _read_norm(weights, f"{at}post_attention_layernorm", config)
+        self.before_feed_forward = _read_norm(weights, f"{at}pre_feedforward_layernorm", config)
+        self.after_feed_forward = _read_norm(weights, f"{at}post_feedforward_layernorm", config)
         self.gate = weights.linear(f"{at}mlp.gate_proj")
         self.up = weights.linear(f"{at}mlp.up_proj")
         self.down = weights.linear(f"{at}mlp.down_proj")
 
-    def __call__(self, x: mx.array, batch: Batch, *, last: bool) -> mx.array:
+    def __call__(self, x: Array, batch: Batch, *, last: bool) -> Array:
         """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
         mixed = self.attention(self.before_attention(x), batch, last=last)
         x = batch.take(x, last=last) + self.after_attention(mixed)
@@ -209,10 +213,9 @@ class _Attention:
             eps=config.rms_norm_eps,
             base=base,
             scale=scale,
-            host=weights.host,
         )
 
-    def __call__(self, x: mx.array, batch: Batch, *, last: bool) -> mx.array:
+    def __call__(self, x: Array, batch: Batch, *, last: bool) -> Array:
         """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
         c = self.config
         mixed = attend(
@@ -231,15 +234,8 @@ class _Attention:
         return self.o_proj(mixed)  # (n, N * D) to (n, H)
 
 
-class _Norm:
-    """An RMS norm whose weight is stored less one."""
-
-    def __init__(self, weights: Weights, path: str, eps: float) -> None:
-        self.weight, self.eps = _stored_less_one(weights, path), eps
-
-    def __call__(self, x: mx.array) -> mx.array:
-        """x: (…, width). Same shape."""
-        return mx.fast.rms_norm(x, self.weight, self.eps).astype(x.dtype)
+def _read_norm(weights: Weights, path: str, config: Config) -> RMSNorm:
+    return RMSNorm(_stored_less_one(weights, path), config.rms_norm_eps, host=weights.host)
 
 
 def _stored_less_one(weights: Weights, path: str) -> mx.array:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import mlx.core as mx
+import numpy as np
 
 from ..checkpoint import Checkpoint
+from .host import Array
 from .weights import Linear, Weights
 
 
@@ -26,10 +28,12 @@ class Head:
                 self._layers.append((weights.linear(path, bias=f"{path}.bias" in shapes), activation))
                 self.width = shape[0]
 
-    def __call__(self, pooled: mx.array) -> mx.array:
-        """pooled: (B, H) float32. Returns (B, width) float32."""
+    def __call__(self, pooled: Array) -> Array:
+        """pooled: (B, H). Returns (B, width) float32."""
+        host = isinstance(pooled, np.ndarray)
+        pooled = pooled if host else pooled.astype(mx.float32)
         for layer, activation in self._layers:
             pooled = layer(pooled)
             if activation == "tanh":
-                pooled = mx.tanh(pooled)
-        return pooled.astype(mx.float32)
+                pooled = np.tanh(pooled) if host else mx.tanh(pooled)
+        return pooled if host else pooled.astype(mx.float32)

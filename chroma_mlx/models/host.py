@@ -1,11 +1,11 @@
-"""Element-wise work through NumPy, for CPUs on which MLX does it one element at a time, on one core.
+"""An encoder's work on a host: NumPy's arrays, the BLAS's products, and all cores.
 
-Outside of macOS, MLX's CPU backend has no vector instructions for exp and what is built on it: 12 ns an
-element, so that a feed-forward's activation takes longer than its matrix products. NumPy's exp takes 1 to
-3 ns, in blocks that stay in a core's cache, and all cores take part. Both share the memory: an evaluated
-array is seen by NumPy without a copy, and may be written to
-(https://ml-explore.github.io/mlx/build/html/usage/numpy.html). Runs on the MLX thread only, but for the
-blocks that other threads take.
+Outside of macOS, MLX's CPU backend has no vector instructions for exp and what is built on it: 12 ns an element, so
+that a feed-forward's activation takes longer than its matrix products; NumPy's exp takes 1 to 3 ns, in blocks that
+stay in a core's cache. And each array that is asked for costs a hand-over to MLX's own thread and back: a short text
+has some hundred. So there the layers take and give NumPy's arrays, and weights are seen by NumPy without a copy
+(https://ml-explore.github.io/mlx/build/html/usage/numpy.html). Runs on the MLX thread only, but for the blocks that
+other threads take.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import most_threads
+from ..blas import PLAIN, ROW_MAJOR, TRANSPOSED, most_threads, own_product
 
 Floats = npt.NDArray[np.float32]
+# What goes from layer to layer: an mx.array, or on a host Floats.
+Array: TypeAlias = Any
 
 # Elements at a time, so that a pass finds what the pass before it wrote in the core's cache. Threads hand Python's
 # lock to one another with every pass, so half as many take longer on two cores.
@@ -82,24 +84,48 @@ def _start_helpers() -> int:
 
 
 def _help() -> None:
-    while True:
-        _jobs.get()()
+    with np.errstate(all="ignore"):  # as on the MLX thread: what is no number is found in the vectors
+        while True:
+            _jobs.get()()
 
 
-def softmax(scores: mx.array, mask: Floats | None) -> mx.array:
-    """softmax over the last axis of float32 scores, (G, N, Q, S), written over them.
+def address(array: Floats) -> int:
+    """Where it begins in memory."""
+    found: int = array.__array_interface__["data"][0]
+    return found
+
+
+def multiply(x: Floats, weight: Floats, bias: Floats | None) -> Floats:
+    """x: (T, columns); weight: (rows, columns); bias: (rows,). Returns (T, rows)."""
+    T, (rows, columns) = len(x), weight.shape
+    out = np.empty((T, rows), dtype=np.float32)
+    product = own_product()
+    if product is None:  # MLX has another library, and so has NumPy
+        np.matmul(x, weight.T, out=out)
+        if bias is not None:
+            out += bias
+        return out
+    x = np.ascontiguousarray(x)
+    if bias is not None:
+        out[:] = bias
+    product(
+        *(ROW_MAJOR, PLAIN, TRANSPOSED, T, rows, columns, 1.0, address(x), columns),
+        *(address(weight), columns, 0.0 if bias is None else 1.0, address(out), rows),
+    )
+    return out
+
+
+def softmax(scores: Floats, mask: Floats | None) -> None:
+    """softmax over the last axis of scores, (G, N, Q, S), written over them.
 
     mask: as `exponentials` takes it.
     """
-    mx.eval(scores)
-    whole = view(scores)
 
     def job(heads: slice) -> None:
-        part = whole[:, heads]
+        part = scores[:, heads]
         part /= exponentials(part, mask)
 
-    in_blocks(job, whole.shape[1], max(1, BLOCK // whole[:, :1].size))
-    return scores
+    in_blocks(job, scores.shape[1], max(1, BLOCK // scores[:, :1].size))
 
 
 def exponentials(x: Floats, mask: Floats | None) -> Floats:
@@ -111,7 +137,8 @@ def exponentials(x: Floats, mask: Floats | None) -> Floats:
     if mask is not None:
         x[..., x.shape[-1] - mask.shape[-1] :] += mask
     largest = x.max(axis=-1, keepdims=True)
-    if max(largest.max(), -largest.min()) > NO_OVERFLOW:
+    # So asked that what is no number in one row leads here, too: other rows may be large.
+    if not max(largest.max(), -largest.min()) <= NO_OVERFLOW:
         x -= largest
     np.exp(x, out=x)
     sums: Floats = x.sum(axis=-1, keepdims=True)

@@ -1,9 +1,9 @@
-"""Attention of whole texts through the BLAS itself: a head and some queries at a time, in a core's cache.
+"""Attention on a host.
 
-MLX's arrays want each head's rows side by side, which is a copy of queries, keys, values and the result, and the
-scores of a whole batch between two of its products go to memory and back. Here a block of queries of one head
-is multiplied with the keys it may see, turned into weights and multiplied with the values, in one go, on every
-core at once; the tokens stay in their list, and nothing is computed for padding.
+Long texts through the BLAS itself: a block of queries of some heads is multiplied with the keys it may see, turned
+into weights and multiplied with the values, in one go, on every core at once; the tokens stay in their list, and
+nothing is computed for padding. Short ones by NumPy, all heads of a group of texts at a time: they have too little
+work to be cut.
 Runs on the MLX thread, but for the blocks that other threads take.
 """
 
@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import mlx.core as mx
 import numpy as np
 
 from ..blas import PLAIN, ROW_MAJOR, TRANSPOSED, Product, one_thread, own_product
-from .batch import KeysValues, Rows
-from .host import Floats, exponentials, in_blocks, view
+from .batch import Batch, KeysValues, Rows
+from .host import Floats, address, exponentials, in_blocks, softmax, view
 from .sight import Sight, added
 
 # Queries of a block: of a causal text the keys behind a block's last query are not computed.
@@ -26,9 +27,12 @@ QUERIES: Final = 256
 # Scores of a job; heads of few scores go together, since a job costs some 40 us besides. (Half of both, which stays
 # in a core's own cache, takes 5 % longer in MiniLM's shape.)
 ELEMENTS: Final = 256 * 1024
-# A text of fewer floating-point operations has too little work to be cut (measured, on 2 cores: Qwen3's texts of 64
-# tokens gain a little, of 512 are done in half the time; MiniLM's gain from 128 on).
-WORTH_FLOPS: Final = 2e7
+# Queries of a group in rows are taken in blocks whose scores, G * N * queries * keys, fit these bytes: memory is
+# bounded at any length.
+MAX_SCORE_BYTES: Final = 32 * 2**20
+# A text whose products have fewer multiplications has too little work to be cut. NumPy's library, which is not told how
+# many threads to use, takes one for as many, and several for more, which on small products wait for one another.
+WORTH_PRODUCT: Final = 2**18
 FLOAT: Final = 4  # bytes
 
 
@@ -77,9 +81,9 @@ class _Lists:
         D, product = self.D, self.product
         M, columns = block.stop - block.first, block.keys_stop - block.keys_first
         scores = np.empty((len(heads), M, columns), dtype=np.float32)
-        start, step = _address(scores), self.heads * D
+        start, step = address(scores), self.heads * D
         own = self.queries[block.start + block.first : block.start + block.stop, heads[0] * D : (heads[-1] + 1) * D]
-        rows = _address(own)
+        rows = address(own)
         seen = [self._seen(block, head * self.key_heads // self.heads) for head in heads]
         for index in range(len(heads)):
             asked, at = rows + FLOAT * index * D, start + FLOAT * index * M * columns
@@ -114,35 +118,98 @@ class _Lists:
         return parts
 
 
-def is_worth_it(rows: Rows, width: int) -> bool:
-    """Whether a group's texts are long enough for `attend_by_text`; `width` is heads * D."""
-    return 4.0 * rows.shape[1] ** 2 * width >= WORTH_FLOPS
-
-
-def attend_by_text(
-    rows: Rows,
-    q: mx.array,
-    k: mx.array,
-    v: mx.array,
+def attend_on_host(
+    batch: Batch,
+    q: Floats,
+    k: Floats,
+    v: Floats,
     *,
     heads: int,
     key_heads: int,
     scale: float,
     sight: Sight,
+    last: bool,
     prefix: KeysValues | None,
+) -> None:
+    """Writes over q, (n, heads * D), what its tokens gather; k, v: (T, key_heads * D).
+
+    Queries and keys are placed. q is of all tokens, or in the `last` layer of the wanted.
+    """
+    before = None if prefix is None else (view(prefix[0]), view(prefix[1]))
+    by_text = batch.kept is None and not (last and batch.wanted is not None) and own_product() is not None
+    for group in batch.groups:
+        rows, every = group.wanted if last else group.every, group.every
+        if by_text and is_worth_it(every, q.shape[1] // key_heads):
+            shape = {"heads": heads, "key_heads": key_heads}
+            attend_by_text(every, q, k, v, **shape, scale=scale, sight=sight, prefix=before)
+            continue
+        keys, values = every.heads(k, key_heads), every.heads(v, key_heads)  # (G, K, R, D)
+        if batch.kept is not None:
+            batch.kept.append((mx.array(keys), mx.array(values)))
+        if before is not None:
+            keys, values = _behind(before[0], keys), _behind(before[1], values)  # (G, K, P + R, D)
+        mixed = attend_in_rows(rows.heads(q, heads), keys, values, scale=scale, sight=sight, rows=rows)
+        q[rows.slice] = rows.merge(mixed)
+
+
+def _behind(prefix: Floats, own: Floats) -> Floats:
+    """prefix: (1, K, P, D), the same before each of own: (G, K, R, D). Returns (G, K, P + R, D)."""
+    return np.concatenate([np.broadcast_to(prefix, (len(own), *prefix.shape[1:])), own], axis=2)
+
+
+def attend_in_rows(queries: Floats, keys: Floats, values: Floats, *, scale: float, sight: Sight, rows: Rows) -> Floats:
+    """Softmax attention of a group, whose rows are padded.
+
+    queries: (G, N, Q, D), those of `rows`; keys, values: (G, K, S, D) with N a multiple of K, from the first
+    token on. Returns (G, N, Q, D).
+    """
+    G, N, Q, D = queries.shape
+    K, S = keys.shape[1], keys.shape[2]
+    out = np.empty((G, N, Q, D), dtype=np.float32)
+    block = max(1, min(Q, QUERIES, MAX_SCORE_BYTES // (FLOAT * G * N * S)))
+    for start in range(0, Q, block):
+        stop = min(start + block, Q)
+        here = rows.positions[:, start:stop]
+        first, last = sight.keys(here, S)
+        # Heads that share keys are rows of one product: (G, K, N / K * block, D) @ (G, K, D, keys).
+        asked = (queries[:, :, start:stop] * np.float32(scale)).reshape(G, K, -1, D)
+        scores = (asked @ keys[:, :, first:last].swapaxes(2, 3)).reshape(G, N, stop - start, -1)
+        softmax(scores, rows.kept_mask((sight, start, stop), partial(added, sight, here, rows.keys, first, last)))
+        mixed = scores.reshape(G, K, -1, last - first) @ values[:, :, first:last]
+        out[:, :, start:stop] = mixed.reshape(G, N, stop - start, D)
+    return out
+
+
+def is_worth_it(rows: Rows, width: int) -> bool:
+    """Whether a group's texts are long enough for `attend_by_text`; `width` is that of the heads that share keys."""
+    return rows.shape[1] ** 2 * width > WORTH_PRODUCT
+
+
+def attend_by_text(
+    rows: Rows,
+    q: Floats,
+    k: Floats,
+    v: Floats,
+    *,
+    heads: int,
+    key_heads: int,
+    scale: float,
+    sight: Sight,
+    prefix: tuple[Floats, Floats] | None,
 ) -> None:
     """Writes over q, (T, heads * D), what the texts of a group gather; k, v: (T, key_heads * D).
 
-    All are float32 and evaluated, and so is the `prefix`. For where `own_product` is to be had.
+    prefix: keys and values of what stands before every text, (1, key_heads, P, D). For where `own_product` is to be
+    had.
     """
     product = own_product()
     assert product is not None
     lists = _Lists(
-        queries=view(q),
-        keys=_address(k),
-        values=_address(v),
-        prefix_keys=0 if prefix is None else _address(prefix[0]),
-        prefix_values=0 if prefix is None else _address(prefix[1]),
+        queries=q,
+        keys=address(k),
+        values=address(v),
+        prefix_keys=0 if prefix is None else address(prefix[0]),
+        prefix_values=0 if prefix is None else address(prefix[1]),
         before=0 if prefix is None else prefix[0].shape[2],
         heads=heads,
         key_heads=key_heads,
@@ -172,9 +239,3 @@ def _blocks(rows: Rows, sight: Sight, before: int) -> Iterator[_Block]:
             keys_first, keys_stop = sight.keys(positions, before + count)
             mask = added(sight, positions, length, keys_first, keys_stop)
             yield _Block(start, first, stop, keys_first, keys_stop, None if mask is None else mask[0, 0])
-
-
-def _address(array: mx.array | Floats) -> int:
-    memory = view(array) if isinstance(array, mx.array) else array
-    address: int = memory.__array_interface__["data"][0]
-    return address

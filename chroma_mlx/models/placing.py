@@ -12,16 +12,14 @@ import numpy as np
 import numpy.typing as npt
 
 from .batch import Batch, Rows
-from .host import BLOCK, in_blocks, view
+from .host import BLOCK, Floats, in_blocks, view
 
 Turns = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
-def place_both(
-    queries: mx.array, keys: mx.array, *, eps: float, base: float, scale: float, host: bool
-) -> tuple[Placing, Placing]:
+def place_both(queries: mx.array, keys: mx.array, *, eps: float, base: float, scale: float) -> tuple[Placing, Placing]:
     """What places queries and keys alike, each by the weight of its own norm, (D,)."""
-    first, second = (Placing(weight=weight, eps=eps, base=base, scale=scale, host=host) for weight in (queries, keys))
+    first, second = (Placing(weight=weight, eps=eps, base=base, scale=scale) for weight in (queries, keys))
     return first, second
 
 
@@ -30,32 +28,24 @@ class Placing:
     """An RMS norm of each head, and rotary positions: the first half of a head with its second.
 
     weight: (D,), the norm's; base and scale: those of the angles, scale * position / base ** (2 * i / D). MLX's
-    kernels want heads in rows; `host` does it on the list of tokens, through NumPy, which takes a third of the
-    time of MLX's CPU backend on one core.
+    kernels want heads in rows; a host does it on the list of tokens.
     """
 
     weight: mx.array
     eps: float
     base: float
     scale: float
-    host: bool
 
-    def on_list(self, x: mx.array, batch: Batch, *, last: bool) -> mx.array:
-        """x: (T, N * D) of all tokens, or in the `last` layer of the wanted. Its memory may be used up."""
-        if not self.host:
-            return x
+    def on_list(self, x: Floats, batch: Batch, *, last: bool) -> None:
+        """On a host. x: (T, N * D) of all tokens, or in the `last` layer of the wanted; written over."""
         turns = batch.kept_table((self.base, self.scale), self._turns)
         if last and batch.wanted is not None:
-            turns = tuple(table[view(batch.wanted)] for table in turns)
-        mx.eval(x)
-        width = self.weight.size
-        _place(view(x).reshape(x.shape[0], -1, width), view(self.weight), self.eps, turns)
-        return x
+            cosines, sines = turns
+            turns = cosines[batch.wanted], sines[batch.wanted]
+        _place(x.reshape(len(x), -1, self.weight.size), view(self.weight), self.eps, turns)
 
     def on_rows(self, x: mx.array, rows: Rows) -> mx.array:
-        """x: (G, N, R, D) of `rows`. The same shape."""
-        if self.host:
-            return x
+        """By MLX. x: (G, N, R, D) of `rows`. The same shape."""
         x = mx.fast.rms_norm(x, self.weight, self.eps).astype(x.dtype)
         width, scale = self.weight.size, self.scale
         return mx.fast.rope(x, width, traditional=False, base=self.base, scale=scale, offset=rows.offset)

@@ -15,12 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import mlx.core as mx
-
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import choose_swiglu
 from .attention import attend
 from .batch import Batch, KeysValues
+from .host import Array
+from .norms import RMSNorm
 from .placing import place_both
 from .sight import Sight
 from .weights import Weights
@@ -145,15 +145,15 @@ class Model:
         self.config = config
         self.embed_tokens = weights.embedding("embed_tokens")
         self.layers = [_Layer(config, weights, index) for index in range(config.num_hidden_layers)]
-        self.norm = weights.vector("norm.weight")
+        self.norm = RMSNorm(weights.vector("norm.weight"), config.rms_norm_eps, host=weights.host)
 
-    def __call__(self, batch: Batch) -> mx.array:
+    def __call__(self, batch: Batch) -> Array:
         """Hidden states of the wanted tokens after the final norm: (n, H) in the dtype of the activations."""
         x = self.embed_tokens(batch.ids)  # (T, H)
         for index, layer in enumerate(self.layers):
             prefix = None if batch.prefix is None else batch.prefix.layers[index]
             x = layer(x, batch, prefix, last=layer is self.layers[-1])
-        return mx.fast.rms_norm(x, self.norm, self.config.rms_norm_eps)  # (n, H)
+        return self.norm(x)  # (n, H)
 
 
 class _Layer:
@@ -161,19 +161,20 @@ class _Layer:
 
     def __init__(self, config: Config, weights: Weights, index: int) -> None:
         at = f"layers.{index}."
-        self.eps, self.swiglu = config.rms_norm_eps, choose_swiglu(weights)
+        self.swiglu = choose_swiglu(weights)
         self.attention = _Attention(config, weights, f"{at}self_attn.", config.windows[index])
-        self.attention_norm = weights.vector(f"{at}input_layernorm.weight")
-        self.feed_forward_norm = weights.vector(f"{at}post_attention_layernorm.weight")
+        self.attention_norm, self.feed_forward_norm = (
+            RMSNorm(weights.vector(f"{at}{name}.weight"), config.rms_norm_eps, host=weights.host)
+            for name in ("input_layernorm", "post_attention_layernorm")
+        )
         self.gate = weights.linear(f"{at}mlp.gate_proj")
         self.up = weights.linear(f"{at}mlp.up_proj")
         self.down = weights.linear(f"{at}mlp.down_proj")
 
-    def __call__(self, x: mx.array, batch: Batch, prefix: KeysValues | None, *, last: bool) -> mx.array:
+    def __call__(self, x: Array, batch: Batch, prefix: KeysValues | None, *, last: bool) -> Array:
         """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
-        h = mx.fast.rms_norm(x, self.attention_norm, self.eps)
-        x = batch.take(x, last=last) + self.attention(h, batch, prefix, last=last)
-        h = mx.fast.rms_norm(x, self.feed_forward_norm, self.eps)
+        x = batch.take(x, last=last) + self.attention(self.attention_norm(x), batch, prefix, last=last)
+        h = self.feed_forward_norm(x)
         return x + self.down(self.swiglu(self.gate(h), self.up(h)))  # (n, I) between
 
 
@@ -194,10 +195,9 @@ class _Attention:
             eps=config.rms_norm_eps,
             base=config.rope_theta,
             scale=config.rope_scale,
-            host=weights.host,
         )
 
-    def __call__(self, x: mx.array, batch: Batch, prefix: KeysValues | None, *, last: bool) -> mx.array:
+    def __call__(self, x: Array, batch: Batch, prefix: KeysValues | None, *, last: bool) -> Array:
         """x: (T, H). Returns (T, H), or behind the `last` layer the wanted, (n, H)."""
         c = self.config
         mixed = attend(

@@ -9,31 +9,37 @@ from pathlib import Path
 from typing import Protocol
 
 import mlx.core as mx
+import numpy as np
 
 from ..checkpoint import Checkpoint
 from ..checkpoint.quantization import Packing
+from .host import Array, Floats, multiply, view
 
 
 class Linear(Protocol):
-    """A linear layer: x (…, columns) to (…, rows)."""
+    """A linear layer: x (T, columns) to (T, rows)."""
 
-    def __call__(self, x: mx.array) -> mx.array: ...
+    def __call__(self, x: Array) -> Array: ...
 
 
 class Matrix:
-    """A dense layer. weight: (rows, columns) in the dtype of the activations; bias: (rows,) or None.
+    """A dense layer. weight: (rows, columns) in the dtype of the activations; bias: (rows,) or None."""
 
-    Without vector instructions for it, MLX writes a bias that is `fused` with a product slowly: 0.7 ms of 3.0
-    (1,024 tokens, 384 x 384, 2 cores), and 0.1 ms where it is added.
-    """
-
-    def __init__(self, weight: mx.array, bias: mx.array | None, *, fused: bool) -> None:
-        self.weight, self.bias, self.fused = weight.T, bias, fused
+    def __init__(self, weight: mx.array, bias: mx.array | None) -> None:
+        self.weight, self.bias = weight.T, bias
 
     def __call__(self, x: mx.array) -> mx.array:
-        if self.bias is None:
-            return x @ self.weight
-        return mx.addmm(self.bias, x, self.weight) if self.fused else x @ self.weight + self.bias
+        return x @ self.weight if self.bias is None else mx.addmm(self.bias, x, self.weight)
+
+
+class HostMatrix:
+    """The same on a host, of NumPy's arrays."""
+
+    def __init__(self, weight: mx.array, bias: mx.array | None) -> None:
+        self.weight, self.bias = weight, bias
+
+    def __call__(self, x: Floats) -> Floats:
+        return multiply(x, view(self.weight), None if self.bias is None else view(self.bias))
 
 
 class PackedMatrix:
@@ -74,17 +80,20 @@ class Embedding:
         biases: mx.array | None,
         packing: Packing | None,
         dtype: mx.Dtype,
+        *,
+        host: bool,
     ) -> None:
         self.weight, self.scales, self.biases = weight, scales, biases
-        self.packing, self.dtype = packing, dtype
+        self.packing, self.dtype, self.host = packing, dtype, host
 
-    def __call__(self, ids: mx.array) -> mx.array:
+    def __call__(self, ids: mx.array) -> Array:
         """ids: (T,) int32. Returns (T, H) in the dtype of the activations."""
         rows = self.weight[ids]
         if self.packing is not None and self.scales is not None:
             biases = None if self.biases is None else self.biases[ids]
             rows = unpack(rows, self.scales[ids], biases, self.packing)
-        return rows.astype(self.dtype)
+        rows = rows.astype(self.dtype)
+        return np.array(rows) if self.host else rows
 
 
 def unpack(weight: mx.array, scales: mx.array, biases: mx.array | None, packing: Packing) -> mx.array:
@@ -103,8 +112,8 @@ class Weights:
 
     With `dense` every matrix is unpacked to `dtype` when it is taken. That is right on a CPU, where MLX's
     quantised product is a scalar loop on one core and accumulates in the dtype of the activations, while
-    float32 runs through the BLAS. On a GPU matrices stay packed and keep their memory advantage. `host`
-    tells the architecture to do element-wise work through NumPy (see host.py), `compiles` to have MLX compile
+    float32 runs through the BLAS. On a GPU matrices stay packed and keep their memory advantage. With `host`, which
+    wants float32 and `dense`, layers take and give NumPy's arrays (see host.py); `compiles` has MLX compile
     activations (see activations.py).
     """
 
@@ -131,16 +140,17 @@ class Weights:
         """A linear layer; evaluated here, so that unpacking never holds more than one matrix twice."""
         weight, scales, biases, packing = self._take(path)
         offset = self.vector(f"{path}.bias") if bias else None
-        layer: Matrix | PackedMatrix
+        layer: Matrix | HostMatrix | PackedMatrix
+        kind = HostMatrix if self.host else Matrix
         if packing is not None and scales is not None and not self.dense:
             if biases is not None:
                 # The product promotes to the widest of its operands: keep the activations' dtype.
                 scales, biases = scales.astype(self.dtype), biases.astype(self.dtype)
             layer = PackedMatrix(weight, scales, biases, packing, offset)
         elif packing is not None and scales is not None:
-            layer = Matrix(unpack(weight, scales, biases, packing).astype(self.dtype), offset, fused=not self.host)
+            layer = kind(unpack(weight, scales, biases, packing).astype(self.dtype), offset)
         else:
-            layer = Matrix(weight.astype(self.dtype), offset, fused=not self.host)
+            layer = kind(weight.astype(self.dtype), offset)
         self._settle([array for array in vars(layer).values() if isinstance(array, mx.array) and array is not offset])
         return layer
 
@@ -148,7 +158,7 @@ class Weights:
         """The table of token embeddings."""
         weight, scales, biases, packing = self._take(path)
         self._settle([array for array in (weight, scales, biases) if array is not None])
-        return Embedding(weight, scales, biases, packing, self.dtype)
+        return Embedding(weight, scales, biases, packing, self.dtype, host=self.host)
 
     def _settle(self, arrays: list[mx.array]) -> None:
         mx.eval(arrays)

@@ -31,13 +31,25 @@ def expected(queries: Floats, keys: Floats, values: Floats, before: int, after: 
     return mixed.astype(np.float32)
 
 
+def of_group(queries: Floats, keys: Floats, values: Floats, *, sight: Any, rows: Any, host: bool) -> Floats:
+    """Through NumPy, or by MLX's kernel."""
+    import mlx.core as mx
+
+    from chroma_mlx.models.attention import attention
+    from chroma_mlx.models.host_attention import attend_in_rows
+
+    how: dict[str, Any] = {"scale": D**-0.5, "sight": sight, "rows": rows}
+    if host:
+        return attend_in_rows(queries, keys, values, **how)
+    return np.array(attention(mx.array(queries), mx.array(keys), mx.array(values), **how))
+
+
 def attend(
     queries: Floats, keys: Floats, values: Floats, before: int, after: int, lengths: list[int], host: bool
 ) -> Floats:
     """On the MLX thread; ALL is no limit. What stands at the padding is set to zero, if it is a number at all."""
     import mlx.core as mx
 
-    from chroma_mlx.models.attention import attention
     from chroma_mlx.models.batch import Rows
     from chroma_mlx.models.sight import Sight
 
@@ -45,9 +57,8 @@ def attend(
     rows = Rows(0, np.zeros_like(tokens), np.full_like(tokens, L), tokens)
     sight = Sight(before=None if before == ALL else before, after=None if after == ALL else after)
     with mx.stream(mx.Device(mx.DeviceType.cpu)):
-        arrays = (mx.array(queries), mx.array(keys), mx.array(values))
-        mixed = np.array(attention(*arrays, scale=D**-0.5, sight=sight, rows=rows, host=host))
-        again = np.array(attention(*arrays, scale=D**-0.5, sight=sight, rows=rows, host=host))
+        mixed = of_group(queries, keys, values, sight=sight, rows=rows, host=host)
+        again = of_group(queries, keys, values, sight=sight, rows=rows, host=host)
     np.testing.assert_array_equal(mixed, again)  # by masks that were kept
     assert np.isfinite(mixed).all()
     real = np.arange(L)[None, None, :, None] < tokens[:, None, None, None]
@@ -60,7 +71,6 @@ def attend_from(
     """On the MLX thread: the queries of one place in each row alone, (B, N, D), with whole rows of keys."""
     import mlx.core as mx
 
-    from chroma_mlx.models.attention import attention
     from chroma_mlx.models.batch import Rows
     from chroma_mlx.models.sight import Sight
 
@@ -69,8 +79,7 @@ def attend_from(
     sight = Sight(before=None if before == ALL else before, after=None if after == ALL else after)
     chosen = np.stack([queries[row, :, place : place + 1] for row, place in enumerate(places)])
     with mx.stream(mx.Device(mx.DeviceType.cpu)):
-        arrays = (mx.array(chosen), mx.array(keys), mx.array(values))
-        return np.array(attention(*arrays, scale=D**-0.5, sight=sight, rows=rows, host=host))[:, :, 0]
+        return of_group(chosen, keys, values, sight=sight, rows=rows, host=host)[:, :, 0]
 
 
 def distance(arrays: tuple[Floats, Floats, Floats], before: int, after: int, lengths: list[int], host: bool) -> float:
@@ -127,34 +136,34 @@ def test_masks_too_large_to_be_kept_change_nothing(monkeypatch: pytest.MonkeyPat
 def test_blocks_of_queries_change_nothing(
     monkeypatch: pytest.MonkeyPatch, block: int, before: int, after: int, lengths: list[int]
 ) -> None:
-    from chroma_mlx.models import attention
+    from chroma_mlx.models import host_attention
 
-    monkeypatch.setattr(attention, "MAX_SCORE_BYTES", 4 * B * N * L * block)
+    monkeypatch.setattr(host_attention, "MAX_SCORE_BYTES", 4 * B * N * L * block)
     worst = distance(random_arrays(), before, after, lengths, host=True)
     assert worst < 1e-5, f"blocks of {block}: differs by {worst:.1e}"
 
 
 @pytest.mark.parametrize("block", [1, 7, 36, 37])
 def test_no_block_has_more_queries_than_it_may(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
-    from chroma_mlx.models import attention
+    from chroma_mlx.models import host_attention
 
     asked: list[int] = []
-    softmax = attention.softmax
+    softmax = host_attention.softmax
 
-    def counted(scores: Any, mask: Any) -> Any:
+    def counted(scores: Any, mask: Any) -> None:
         asked.append(scores.shape[2])
-        return softmax(scores, mask)
+        softmax(scores, mask)
 
-    monkeypatch.setattr(attention, "MAX_BLOCK", block)
-    monkeypatch.setattr(attention, "softmax", counted)
+    monkeypatch.setattr(host_attention, "QUERIES", block)
+    monkeypatch.setattr(host_attention, "softmax", counted)
     assert distance(random_arrays(), ALL, 0, WHOLE, host=True) < 1e-5
     assert max(asked) == block
 
 
 def test_a_block_is_never_empty_however_little_memory_it_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
-    from chroma_mlx.models import attention
+    from chroma_mlx.models import host_attention
 
-    monkeypatch.setattr(attention, "MAX_SCORE_BYTES", 1)
+    monkeypatch.setattr(host_attention, "MAX_SCORE_BYTES", 1)
     assert distance(random_arrays(), ALL, 0, WHOLE, host=True) < 1e-5
 
 

@@ -1,8 +1,9 @@
-"""Element-wise work through NumPy: blocks on several threads, and heads at their positions."""
+"""An encoder's work on NumPy's arrays: blocks on several threads, heads at their positions, products and norms."""
 
 from __future__ import annotations
 
 import threading
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,15 +93,74 @@ def test_heads_are_placed_on_the_list_as_in_rows(base: float, scale: float, last
             batch = make_batch([np.zeros(n, dtype=np.int32) for n in lengths], padding=0, wanted=wanted)
             count = len(lengths) if last else sum(lengths)
             x = mx.array(chance.standard_normal((count, heads * width)).astype(np.float32))
-            on_host, on_gpu = (
-                Placing(weight=weight, eps=1e-6, base=base, scale=scale, host=host) for host in (True, False)
-            )
+            placing = Placing(weight=weight, eps=1e-6, base=base, scale=scale)
             want = []
             for group in batch.groups:
                 rows = group.wanted if last else group.every
-                want.append(np.array(rows.merge(on_gpu.on_rows(rows.heads(x, heads), rows))))
-            got = np.array(on_host.on_list(mx.array(x), batch, last=last))
+                want.append(np.array(rows.merge(placing.on_rows(rows.heads(x, heads), rows))))
+            got = np.array(x)
+            placing.on_list(got, batch, last=last)
         return float(np.abs(got - np.concatenate(want)).max())
 
     worst = mlx_thread.run(compare)
     assert worst < 3e-4, f"differs by {worst:.1e}"  # MLX's angles of 700 are 1e-4 off in float32
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("own", [True, False], ids=["our library", "another"])
+def test_a_product_is_numpys(own: bool, bias: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = np.random.default_rng(0)
+    x, weight, added = (chance.standard_normal(shape).astype(np.float32) for shape in ((13, 48), (20, 48), (20,)))
+
+    def run() -> tuple[float, float]:
+        from chroma_mlx.models import host
+        from chroma_mlx.models.host import multiply
+
+        if not own:
+            monkeypatch.setattr(host, "own_product", lambda: None)
+        want = x @ weight.T + (added if bias else 0)
+        offset = added if bias else None
+        in_pieces = multiply(np.repeat(x, 2, axis=1)[:, ::2], weight, offset)
+        return float(np.abs(multiply(x, weight, offset) - want).max()), float(np.abs(in_pieces - want).max())
+
+    whole, pieces = mlx_thread.run(run)
+    assert whole < 1e-5, f"differs by {whole:.1e}"
+    assert pieces < 1e-5, f"of an array in pieces differs by {pieces:.1e}"
+
+
+@pytest.mark.parametrize("norm", ["RMSNorm", "LayerNorm"])
+def test_a_norm_through_numpy_is_mlxs(norm: str) -> None:
+    def compare() -> float:
+        import mlx.core as mx
+
+        from chroma_mlx.models import norms
+        from chroma_mlx.models.host import BLOCK
+
+        chance = np.random.default_rng(0)
+        x = (3 + chance.standard_normal((BLOCK // 48 + 5, 48))).astype(np.float32)  # of two blocks
+        x[3] = 0.0
+        given = [mx.array(chance.uniform(0.5, 2.0, 48).astype(np.float32)) for _ in range(1 + (norm == "LayerNorm"))]
+        with mx.stream(mx.Device(mx.DeviceType.cpu)):
+            on_host, on_gpu = (getattr(norms, norm)(*given, 1e-6, host=host) for host in (True, False))
+            want = np.array(on_gpu(mx.array(x)))
+        return float(np.abs(on_host(x) - want).max())
+
+    worst = mlx_thread.run(compare)
+    assert worst < 1e-5, f"differs by {worst:.1e}"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "first", [[0.0, 1.0], [20.0, 19.0], [20.5, 3.0], [-20.5, -30.0], [-200.0, -201.0], [300.0, 299.0]]
+)
+@pytest.mark.parametrize("second", [[0.0, 1.0], [-200.0, -201.0], [100.0, 99.0], [np.nan, 1.0]], ids=str)
+def test_a_rows_softmax_does_not_depend_on_the_rows_beside_it(first: list[float], second: list[float]) -> None:
+    def compute() -> Any:
+        from chroma_mlx.models.host import exponentials
+
+        weights = np.array([first, second], dtype=np.float32)
+        weights /= exponentials(weights, None)
+        return weights[0]
+
+    exact = np.exp(np.float64(first) - max(first))
+    np.testing.assert_allclose(mlx_thread.run(compute), exact / exact.sum(), rtol=2e-6)

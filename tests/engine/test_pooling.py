@@ -18,15 +18,15 @@ def pool(hidden: Floats, mode: str, skip: int, dtype: str = "float32", padding: 
     """On the MLX thread. hidden: (T, H), text after text."""
     import mlx.core as mx
 
-    from chroma_mlx.engine.pooling import mean, wanted_tokens
+    from chroma_mlx.engine.pooling import means, wanted_tokens
     from chroma_mlx.models.batch import make_batch
 
     places = wanted_tokens(np.array(LENGTHS, dtype=np.int32), mode, skip)
     batch = make_batch([np.zeros(length, dtype=np.int32) for length in LENGTHS], padding=padding, wanted=places)
-    array = mx.array(hidden).astype(getattr(mx, dtype))
+    array = hidden if dtype == "host" else mx.array(hidden).astype(getattr(mx, dtype))
     if places is not None:
-        return np.array(batch.take(array, last=True).astype(mx.float32))
-    return np.concatenate([np.array(mean(group.every, array, skip)) for group in batch.groups])
+        return np.array(batch.take(array, last=True), dtype=np.float32)
+    return np.array(means(batch.groups, array, skip))
 
 
 def texts_of(hidden: Floats) -> list[Floats]:
@@ -39,20 +39,22 @@ def random_hidden(seed: int) -> Floats:
 
 @pytest.mark.parametrize("padding", [0, 4, 100])
 @pytest.mark.parametrize("mode", ["last", "mean", "cls"])
-def test_pooling_takes_each_texts_own_tokens(mode: str, padding: int) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "host"])
+def test_pooling_takes_each_texts_own_tokens(dtype: str, mode: str, padding: int) -> None:
     hidden = random_hidden(1)
     expected = [{"last": text[-1], "cls": text[0], "mean": text.mean(axis=0)}[mode] for text in texts_of(hidden)]
-    worst = float(np.abs(mlx_thread.run(pool, hidden, mode, 0, padding=padding) - np.stack(expected)).max())
+    worst = float(np.abs(mlx_thread.run(pool, hidden, mode, 0, dtype, padding=padding) - np.stack(expected)).max())
     assert worst < 1e-6, f"{mode}: differs by {worst:.1e}"
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e38])
-def test_what_is_no_number_in_one_text_stays_there(bad: float) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "host"])
+def test_what_is_no_number_in_one_text_stays_there(dtype: str, bad: float) -> None:
     hidden = random_hidden(2)
     loud = hidden.copy()
     loud[1:8] = bad  # the second text
     others = [0, 2, 3]
-    got, want = mlx_thread.run(pool, loud, "mean", 0), mlx_thread.run(pool, hidden, "mean", 0)
+    got, want = (mlx_thread.run(pool, each, "mean", 0, dtype) for each in (loud, hidden))
     np.testing.assert_array_equal(got[others], want[others])
 
 

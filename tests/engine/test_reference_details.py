@@ -23,12 +23,13 @@ def test_gemmas_norms_are_computed_in_float32_and_rounded_once() -> None:
     def compute() -> tuple[Any, Any, float]:
         import mlx.core as mx
 
-        from chroma_mlx.models.gemma3 import _Norm
+        from chroma_mlx.models.gemma3 import _read_norm
 
         stored = mx.full((256,), 0.0035, dtype=mx.bfloat16)  # bfloat16 rounds 1.0035 to 1
-        weights: Any = SimpleNamespace(vector=lambda name: stored)
+        weights: Any = SimpleNamespace(vector=lambda name: stored, host=False)
+        config: Any = SimpleNamespace(rms_norm_eps=1e-6)
         x = mx.random.normal((8, 256), key=mx.random.key(0)).astype(mx.bfloat16)
-        got = _Norm(weights, "norm", 1e-6)(x)
+        got = _read_norm(weights, "norm", config)(x)
         assert got.dtype == mx.bfloat16
         return np.array(x.astype(mx.float32)), np.array(got.astype(mx.float32)), stored.astype(mx.float32)[0].item()
 

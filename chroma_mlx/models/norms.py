@@ -1,0 +1,61 @@
+"""Norms over the width of a token, by MLX's kernels or through NumPy (see host.py). Runs on the MLX thread only."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+
+from .host import BLOCK, Array, Floats, in_blocks, view
+
+
+class RMSNorm:
+    """The norm by the root of the mean square. weight: (H,)."""
+
+    def __init__(self, weight: mx.array, eps: float, *, host: bool) -> None:
+        self.weight, self.eps, self.host = weight, eps, host
+
+    def __call__(self, x: Array) -> Array:
+        """x: (T, H). Another array of the same shape and dtype."""
+        if not self.host:
+            return mx.fast.rms_norm(x, self.weight, self.eps).astype(x.dtype)
+        out, weight = np.empty_like(x), view(self.weight)
+
+        def job(rows: slice) -> None:
+            np.multiply(x[rows], _scale(x[rows], self.eps), out=out[rows])
+            out[rows] *= weight
+
+        in_blocks(job, len(x), max(1, BLOCK // x.shape[1]))
+        return out
+
+
+class LayerNorm:
+    """The layer norm. weight, bias: (H,)."""
+
+    def __init__(self, weight: mx.array, bias: mx.array, eps: float, *, host: bool) -> None:
+        self.weight, self.bias, self.eps, self.host = weight, bias, eps, host
+
+    def __call__(self, x: Array) -> Array:
+        """x: (T, H), whose memory may be used up. The same shape."""
+        if not self.host:
+            return mx.fast.layer_norm(x, self.weight, self.bias, self.eps)
+        weight, bias = view(self.weight), view(self.bias)
+
+        def job(rows: slice) -> None:
+            part = x[rows]
+            part -= part.mean(axis=1, keepdims=True)
+            part *= _scale(part, self.eps)
+            part *= weight
+            part += bias
+
+        in_blocks(job, len(x), max(1, BLOCK // x.shape[1]))
+        return x
+
+
+def _scale(x: Floats, eps: float) -> Floats:
+    """1 / sqrt(the mean square of each row + eps): (rows, 1)."""
+    scale: Floats = np.einsum("th,th->t", x, x)
+    scale /= x.shape[1]
+    scale += eps
+    np.sqrt(scale, out=scale)
+    np.reciprocal(scale, out=scale)
+    return scale[:, None]
