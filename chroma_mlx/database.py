@@ -31,8 +31,11 @@ class Folder:
     database: str | None = None
 
     def is_there(self) -> bool:
-        """Whether it has a database."""
-        return (self.path / DATABASE).exists()
+        """Whether it has a database. Raises DatabaseUnreachable where that cannot be seen."""
+        try:
+            return (self.path / DATABASE).exists()
+        except OSError as error:  # a name that is too long, or a folder that may not be looked into
+            raise self._not_opened(error) from error
 
     def open(self, *, create: bool = False) -> ClientAPI:
         """A client on the database, which only `create` makes. Raises DatabaseUnreachable."""
@@ -56,9 +59,13 @@ class Folder:
         except (OSError, ValueError) as error:  # a ValueError is what Chroma makes of any failure to open
             if isinstance(error, DatabaseUnreachable):
                 raise
-            raise DatabaseUnreachable(
-                f"The Chroma database in {str(self.path)!r} cannot be opened: {error}."
-            ) from error
+            raise self._not_opened(error) from error
+
+    def _not_opened(self, error: Exception) -> DatabaseUnreachable:
+        return DatabaseUnreachable(
+            f"The Chroma database in {str(self.path)!r} cannot be opened: {error}. Pass another folder, or see to this "
+            "one's rights and files."
+        )
 
     @contextmanager
     def opened(self, *, create: bool = False) -> Iterator[ClientAPI]:

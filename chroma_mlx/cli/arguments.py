@@ -34,6 +34,18 @@ def positive(text: str) -> int:
     return number
 
 
+def name(text: str) -> str:
+    """A name that is not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("the name is empty, perhaps that of a variable that is not set")
+    return text
+
+
+def path(text: str) -> Path:
+    """A file or a folder; an empty name would be the working folder."""
+    return Path(name(text))
+
+
 def timeout(text: str) -> float:
     """Seconds that can be waited for, or a fraction of one."""
     return _seconds(text, TIMEOUT)
@@ -73,7 +85,7 @@ def count(text: str) -> int:
 
 def add_summary(parser: argparse.ArgumentParser) -> None:
     """Adds what a run that writes to a collection has: rejects, waiting, --json."""
-    parser.add_argument("--rejects", type=Path, metavar="FILE", help="where to (NAME.rejects.jsonl)")
+    parser.add_argument("--rejects", type=path, metavar="FILE", help="where to (NAME.rejects.jsonl)")
     parser.add_argument("--retry-seconds", type=pause, default=300, metavar="N", help="how long a server may be away")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
 
@@ -82,7 +94,7 @@ def add_config(parser: argparse.ArgumentParser) -> None:
     """Adds --config, which every command takes."""
     parser.add_argument(
         "--config",
-        type=Path,
+        type=path,
         metavar="FILE",
         help="a configuration file (default: CHROMA_MLX_CONFIG, ./embedding_config.yaml, or your own)",
     )
@@ -97,7 +109,7 @@ def write_utf8() -> None:
 def add_client_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds what says where Chroma is: --path, or --host with --port, --ssl and --token-env."""
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--path", type=Path, metavar="DB", help="the folder that a database of Chroma's is in")
+    where.add_argument("--path", type=path, metavar="DB", help="the folder that a database of Chroma's is in")
     where.add_argument("--host", metavar="HOST", help="the host of a Chroma server (`chroma run`)")
     parser.add_argument("--port", type=positive, metavar="N", help=f"the server's port ({PORT})")
     parser.add_argument("--ssl", action="store_true", help="speak HTTPS with the server")

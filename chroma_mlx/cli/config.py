@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError
-from .arguments import add_config
+from .arguments import add_config, path
 
 
 def add_parser(commands: Any) -> None:
@@ -32,7 +32,7 @@ def add_parser(commands: Any) -> None:
         help="write a commented file of every key",
         description="Writes ./embedding_config.yaml, or another file: every key at its default, and what it is for.",
     )
-    init.add_argument("file", nargs="?", type=Path, metavar="FILE", help="where to (default: ./embedding_config.yaml)")
+    init.add_argument("file", nargs="?", type=path, metavar="FILE", help="where to (default: ./embedding_config.yaml)")
     init.add_argument("--user", action="store_true", help="write your own configuration, for every working folder")
     init.add_argument("--force", action="store_true", help="replace a file that is there")
     init.set_defaults(run=run_init)
@@ -65,15 +65,15 @@ def run_init(options: argparse.Namespace) -> int:
 
     if options.user and options.file:
         raise ConfigError("Both a file and --user were given. Pass one or the other.")
-    path: Path = user_file() if options.user else options.file or Path(FILE_NAME)
+    place: Path = user_file() if options.user else options.file or Path(FILE_NAME)
     try:
         if options.user:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w" if options.force else "x", encoding="utf-8") as file:
+            place.parent.mkdir(parents=True, exist_ok=True)
+        with place.open("w" if options.force else "x", encoding="utf-8") as file:
             file.write(commented_yaml())
     except FileExistsError as error:
-        raise ConfigError(f"{path} is there already. Pass --force to replace it, or another name.") from error
+        raise ConfigError(f"{place} is there already. Pass --force to replace it, or another name.") from error
     except OSError as error:
-        raise ConfigError(f"{path} cannot be written ({error.strerror}). Name another file.") from error
-    print(f"Wrote {path}")
+        raise ConfigError(f"{place} cannot be written ({error.strerror}). Name another file.") from error
+    print(f"Wrote {place}")
     return 0

@@ -8,11 +8,10 @@ import statistics
 import sys
 import textwrap
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
-from .arguments import add_config, positive
+from .arguments import add_config, path, positive
 
 if TYPE_CHECKING:
     from ..demo.index import Answer
@@ -33,7 +32,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--model", metavar="NAME", help="short name, Hub repository id or folder of a model")
     parser.add_argument("--limit", type=positive, metavar="N", help="embed only N passages, spread over the whole")
     parser.add_argument("--results", type=positive, metavar="N", default=3, help="passages a question (default: 3)")
-    parser.add_argument("--path", type=Path, metavar="FOLDER", help="where Chroma keeps the collection")
+    parser.add_argument("--path", type=path, metavar="FOLDER", help="where Chroma keeps the collection")
     parser.add_argument("--reset", action="store_true", help="embed everything again")
     add_config(parser)
     parser.set_defaults(run=run)

@@ -7,11 +7,10 @@ import io
 import json
 import sys
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from .arguments import add_config, positive
+from .arguments import add_config, path, positive
 
 if TYPE_CHECKING:
     from ..engine.encoder import Vectors
@@ -26,8 +25,8 @@ def add_parser(commands: Any) -> None:
         'Prints a line of JSON a text ({"text": …, "embedding": […]}), or writes a NumPy array.',
     )
     parser.add_argument("text", nargs="*", help="a text; without any, each line of --file or standard input is one")
-    parser.add_argument("--file", type=Path, metavar="FILE", help="a text file, UTF-8, one text a line")
-    parser.add_argument("--output", type=Path, metavar="FILE", help="FILE.npy for an array, else JSON lines")
+    parser.add_argument("--file", type=path, metavar="FILE", help="a text file, UTF-8, one text a line")
+    parser.add_argument("--output", type=path, metavar="FILE", help="FILE.npy for an array, else JSON lines")
     parser.add_argument("--model", metavar="NAME", default=None, help="short name, Hub repository id or folder")
     parser.add_argument("--query", action="store_true", help="embed as queries, with the model's instruction")
     parser.add_argument("--dimension", type=positive, metavar="N", help="width of the vectors (Matryoshka)")

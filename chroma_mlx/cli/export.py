@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from .arguments import add_client_arguments, add_collection, open_client
+from .arguments import add_client_arguments, add_collection, open_client, path
 
 
 def add_parser(commands: Any) -> None:
@@ -18,7 +17,7 @@ def add_parser(commands: Any) -> None:
         "space, metadata and the fingerprint of its vectors, so that `chroma-mlx import` makes the same collection "
         "elsewhere without embedding anything. Needs the extra: pip install 'chroma-mlx[parquet]'.",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="FILE.parquet")
+    parser.add_argument("file", type=path, metavar="FILE", help="FILE.parquet")
     add_client_arguments(parser)
     add_collection(parser)
     parser.add_argument("--force", action="store_true", help="replace a file that is there")

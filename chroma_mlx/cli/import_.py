@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
-from .arguments import add_client_arguments, collection_name, open_client
+from .arguments import add_client_arguments, collection_name, open_client, path
 
 
 def add_parser(commands: Any) -> None:
@@ -18,7 +17,7 @@ def add_parser(commands: Any) -> None:
         "file is checked before anything is written. Run again after it was stopped, it does the rest. Needs the "
         "extra: pip install 'chroma-mlx[parquet]'.",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="a file that `chroma-mlx export` wrote")
+    parser.add_argument("file", type=path, metavar="FILE", help="a file that `chroma-mlx export` wrote")
     add_client_arguments(parser)
     parser.add_argument(
         "--collection", type=collection_name, metavar="NAME", required=True, help="the collection to import into"

@@ -15,6 +15,8 @@ from .arguments import (
     add_summary,
     collection_name,
     count,
+    name,
+    path,
     pause,
     place_of,
     positive,
@@ -36,7 +38,9 @@ def add_parser(commands: Any) -> None:
         "3 when something was refused, which stands in the file of rejects with its reason. Parquet, HTML, PDF and "
         "texts that are too long for one passage need the extra: pip install 'chroma-mlx[ingest]'.",
     )
-    parser.add_argument("source", nargs="+", metavar="SOURCE", help="a file, a folder, or - for standard input")
+    parser.add_argument(
+        "source", nargs="+", type=path, metavar="SOURCE", help="a file, a folder, or - for standard input"
+    )
     parser.add_argument(
         "--collection",
         type=collection_name,
@@ -46,11 +50,15 @@ def add_parser(commands: Any) -> None:
     )
     add_client_arguments(parser)
     parser.add_argument("--model", metavar="NAME", help="short name, Hub repository id or folder (the collection's)")
-    parser.add_argument("--text-column", metavar="NAME", default="text", help="the column of the text (text)")
-    parser.add_argument("--id-column", metavar="NAME", help="the column of the id (made of source and place)")
+    parser.add_argument(
+        "--text-column", type=name, metavar="NAME", default="text", help="the column of the text (text)"
+    )
+    parser.add_argument(
+        "--id-column", type=name, metavar="NAME", help="the column of the id (made of source and place)"
+    )
     parser.add_argument("--format", metavar="NAME", help="how every file is read, whatever its ending; needed for -")
     parser.add_argument("--glob", action="append", default=[], metavar="PATTERN", help="which files of a folder")
-    parser.add_argument("--base", type=Path, metavar="FOLDER", help="name sources from here (by absolute paths)")
+    parser.add_argument("--base", type=path, metavar="FOLDER", help="name sources from here (by absolute paths)")
     parser.add_argument("--passage-tokens", type=positive, metavar="N", help="longest passage (512, or the model's)")
     parser.add_argument("--overlap-tokens", type=count, metavar="N", help="what passages share (an eighth)")
     parser.add_argument(
@@ -73,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     """Ingests, and prints what was done."""
     from ..ingestion import ingest
 
-    sources = [Path(source) for source in options.source]
+    sources = options.source
     taken = {
         "format": options.format,
         "globs": options.glob,
@@ -118,6 +126,6 @@ def _ingest_by_workers(sources: list[Path], options: argparse.Namespace, taken: 
 
 def _refuse_alone(options: argparse.Namespace) -> None:
     """Raises ConfigError for an option of --ray's without it."""
-    for name in ("workers", "address", "worker_cpus", "room_seconds"):
-        if getattr(options, name) is not None:
-            raise ConfigError(f"--{name.replace('_', '-')} is of several processes. Give --ray too, or leave it out.")
+    for option in ("workers", "address", "worker_cpus", "room_seconds"):
+        if getattr(options, option) is not None:
+            raise ConfigError(f"--{option.replace('_', '-')} is of several processes. Give --ray too, or leave it out.")

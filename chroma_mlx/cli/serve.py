@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import ConfigError, MissingPackage
-from .arguments import add_config, positive, timeout
+from .arguments import add_config, path, positive, timeout
 
 # Modules, and what installs each.
 PACKAGES: Final = {
@@ -44,7 +44,7 @@ def add_parser(commands: Any) -> None:
         metavar="NAME",
         help="short name, Hub repository id or folder; may be given again, and the first is the default one",
     )
-    parser.add_argument("--api-key-file", type=Path, metavar="FILE", help="ask every client for the key in this file")
+    parser.add_argument("--api-key-file", type=path, metavar="FILE", help="ask every client for the key in this file")
     parser.add_argument("--insecure", action="store_true", help="listen beyond this machine without a key")
     parser.add_argument(
         "--max-queue",

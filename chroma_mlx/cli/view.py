@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .arguments import add_client_arguments, add_collection, open_client, positive
+from .arguments import add_client_arguments, add_collection, open_client, path, positive
 
 LIMIT = 200_000
 # UMAP makes no map of less.
@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--limit", type=positive, metavar="N", default=LIMIT, help=f"most records on the map ({LIMIT}), evenly spread"
     )
-    parser.add_argument("--keep", type=Path, metavar="FILE", help="keep the map's Parquet file under this name")
+    parser.add_argument("--keep", type=path, metavar="FILE", help="keep the map's Parquet file under this name")
     parser.add_argument("--force", action="store_true", help="replace a file that is there")
     parser.add_argument("--map-port", type=positive, metavar="N", help="the map's own port (5055, or a free one)")
     parser.add_argument("--no-browser", action="store_true", help="print the address, and open nothing")

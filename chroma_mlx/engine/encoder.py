@@ -20,7 +20,7 @@ from ..settings import MachineSettings, VectorSettings
 from ..texts import check_texts
 from .counts import Counts
 from .mlx_thread import mlx_thread
-from .model import Model, ModelSpec, find_loaded, get_model
+from .model import Model, ModelSpec, find_loaded, get_model, unload_models
 from .plan import Kind
 from .request import Embedded, Request, Vectors, finish
 from .scheduler import UNKNOWN_S, Call, Limits, Scheduler
@@ -47,11 +47,12 @@ scheduler: Final = Scheduler(mlx_thread.submit, observe=counts.add_pass)
 def shutdown(*, drain: bool = True) -> None:
     """Ends the embedding of this process: calls under way are answered, or with `drain` False refused.
 
-    Returns when nothing runs any more. Refused calls, and all later ones, raise SchedulerClosed. A program need not
-    call it: it is for one that has to end at a moment of its own choosing. Not to be called by an event loop that
-    awaits a call itself, since it blocks.
+    The models' memory is freed, and their own process ended. Returns when nothing runs any more. Refused calls, and
+    all later ones, raise SchedulerClosed. A program need not call it: it is for one that has to end at a moment of its
+    own choosing. Not to be called by an event loop that awaits a call itself, since it blocks.
     """
     scheduler.close(drain=drain)
+    unload_models()
 
 
 class _Threads:

@@ -33,6 +33,8 @@ R = TypeVar("R")
 
 # What is under way there when the program ends has so long to end.
 END_S: Final = 5.0
+# The first descriptor behind standard input, output and error.
+AFTER_STREAMS: Final = 3
 # The package without its own first lines, which import Chroma: a second and 60 MB that nobody there asks for.
 START: Final = (
     "import sys, types; sys.path[:] = {path!r}; package = types.ModuleType({package!r}); "
@@ -145,7 +147,7 @@ class EngineProcess:
         if not self._registered:
             atexit.register(self._end)
             self._registered = True
-        ours, theirs = Pipe()
+        ours, theirs = _pipe()
         path = [each for each in sys.path if isinstance(each, str)]
         start = START.format(
             path=path,
@@ -260,6 +262,17 @@ def _answer(number: int, job: Callable[[], Any]) -> bytes:
         except Exception:
             failed = EngineError(f"The engine's process failed: {type(error).__name__}: {error}")
             return pickle.dumps((number, None, failed, there, mlx_memory()))
+
+
+def _pipe() -> tuple[Connection, Connection]:
+    """Both ends, of which none has the place of a standard stream that the program has closed."""
+    import fcntl
+
+    ends = Pipe()
+    ours, theirs = (Connection(fcntl.fcntl(end.fileno(), fcntl.F_DUPFD_CLOEXEC, AFTER_STREAMS)) for end in ends)
+    for end in ends:
+        end.close()
+    return ours, theirs
 
 
 engine_process: Final = EngineProcess()

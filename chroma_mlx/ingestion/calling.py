@@ -89,6 +89,8 @@ def ingest(
 def _given(records: Any, **reading: Any) -> Sources | Iterable[Any]:
     """Files and folders, where paths were given; else the records. Raises InputError where they are neither."""
     if isinstance(records, str | os.PathLike):
+        if not os.fspath(records):
+            raise InputError("The path of the records is empty. Pass that of a file or a folder.")
         records = [Path(records)]
     if isinstance(records, list | tuple) and records and all(isinstance(each, os.PathLike) for each in records):
         return Sources(named=tuple(os.fspath(path) for path in records), **reading)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from pathlib import Path
 from typing import Final, TextIO
@@ -25,6 +26,10 @@ class Rejects:
             raise ConfigError(
                 f"There is no folder {str(path.parent)!r} for the rejects. Make it, or name another file."
             )
+        if path is not None and path.is_dir():
+            raise ConfigError(f"{str(path)!r} is a folder. Name a file in it for the rejects.")
+        if path is not None and not os.access(path if path.exists() else path.parent, os.W_OK):
+            raise ConfigError(f"{str(path)!r} may not be written. Name another file for the rejects.")
         if path is not None and path.is_file() and not _is_ours(path):
             raise ConfigError(
                 f"{str(path)!r} is there already, and is no file of rejects, which would be written over it. Name "

@@ -17,6 +17,7 @@ from ingested import numbered, write_jsonl
 from chroma_mlx import ingest
 from chroma_mlx.cli import main
 from chroma_mlx.database import Folder
+from chroma_mlx.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +104,7 @@ def test_what_a_person_gets_wrong_is_explained_in_one_line(
         (["--glob", "*.nothing"], "There is nothing to ingest"),
         (["--base", "elsewhere"], "is not below the base"),
         (["--rejects", "no/such/folder/file"], "There is no folder"),
+        (["--rejects", "in"], "'in' is a folder"),
         (["--config", "missing.yaml"], "missing.yaml"),
         (["--config", "mistyped.yaml"], "dimensoin: unknown key"),
         (["--config", "too_wide.yaml"], "5000"),
@@ -126,6 +128,25 @@ def test_nothing_that_is_mistyped_leaves_a_database_behind(
     assert main([*command, *model, *arguments]) == 1
     assert message in capsys.readouterr().err
     assert not (tmp_path / "deep").exists()
+
+
+@pytest.mark.parametrize("option", ["SOURCE", "--path", "--rejects", "--base", "--text-column", "--id-column"])
+def test_an_empty_name_is_not_the_working_folders(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.txt").write_text("one")
+    source, place = ("" if option == "SOURCE" else "a.txt"), ("" if option == "--path" else "db")
+    given = [] if option in ("SOURCE", "--path") else [option, ""]
+    with pytest.raises(SystemExit, match="2"):
+        main(["ingest", source, "--collection", "notes", "--path", place, "--model", "builtin", *given])
+    assert "the name is empty" in capsys.readouterr().err
+    assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_an_empty_path_is_refused_in_python_too(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="The path of the records is empty"):
+        ingest("", "notes", client=Folder(path=tmp_path / "db"), model="builtin")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_command_walks_a_folder_no_more_often_than_the_function(

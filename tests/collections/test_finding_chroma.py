@@ -10,6 +10,8 @@ import pytest
 from chromadb.api import ClientAPI
 
 from chroma_mlx.cli import main
+from chroma_mlx.database import Folder
+from chroma_mlx.errors import DatabaseUnreachable
 
 Run = Callable[..., str]
 OpenClient = Callable[[Path], ClientAPI]
@@ -39,6 +41,11 @@ def test_a_damaged_database_is_named_and_left_as_it_is(tmp_path: Path, refused: 
     (tmp_path / "chroma.sqlite3").write_bytes(b"no database at all" * 100)
     assert "is no Chroma database, or a damaged one" in refused("collections", "--path", tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["chroma.sqlite3"]
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DatabaseUnreachable, match=r"File name too long.*Pass another folder"):
+        Folder(path=tmp_path / ("x" * 300)).is_there()
 
 
 def test_a_server_that_does_not_answer_is_named(refused: Run) -> None:

@@ -90,6 +90,24 @@ def test_it_does_not_hold_a_second_chroma(process: EngineProcess) -> None:
     assert not process.run(has, "tokenizers.models")
 
 
+def test_it_starts_in_a_program_without_standard_streams() -> None:
+    program = "from chroma_mlx import MLXEmbeddingFunction as F; import os, sys;" + (
+        "os.close(0); os.close(1); print(len(F('builtin', own_process=True)(['x'])[0]), file=sys.stderr)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert run.stderr.split() == ["256"]
+
+
+def test_a_shutdown_ends_it() -> None:
+    program = (
+        "import chroma_mlx; from chroma_mlx.engine.own_process import engine_process as it;"
+        "chroma_mlx.MLXEmbeddingFunction('builtin', own_process=True)(['x']); there = it.pid is not None;"
+        "chroma_mlx.shutdown(); print(there, it.pid)"
+    )
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert run.stdout.split() == ["True", "None"], run.stderr
+
+
 def test_an_error_comes_back_as_it_was_raised(process: EngineProcess) -> None:
     with pytest.raises(InputError, match="a text of the call") as raised:
         process.run(raise_input_error, 3)
