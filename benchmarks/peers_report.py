@@ -24,6 +24,7 @@ def describe(results: dict[str, Any]) -> str:
             size = f"{ours['texts']:,.0f} texts of {ours['tokens']:,.0f} tokens"
             size += "" if "tokens_per_s" in ours else ", the instruction counted with each"
             rounds = f"medians of {len(subject['rounds'])} round(s)"
+            rounds += f", at {ours['commit']}" if "commit" in ours else ""
             rate = f"NumPy's or the GPU's product runs at {ours['gflops']:,.0f} GFLOP/s"
             parts.append(f"#### {subject['title']}, {title}\n\n{size}, {rounds}; {rate}.\n\n{HEAD}")
             peers = subject["peers"].items()  # some may have been run on other workloads alone

@@ -77,7 +77,8 @@ def show(results: dict[str, Any]) -> None:
     print(machine_line(results["machine"]))
     for name in (name for name in SECTIONS if name in results):
         describe: Callable[[Any], str] = DESCRIBE[name]
-        print(f"\n### {name}\n\nMeasured at {results['commits'][name]}.\n\n{describe(results[name])}")
+        at = "" if name == "peers" else f"Measured at {results['commits'][name]}.\n\n"  # its tables may differ
+        print(f"\n### {name}\n\n{at}{describe(results[name])}")
 
 
 def _save(results: dict[str, Any], options: argparse.Namespace) -> None:
