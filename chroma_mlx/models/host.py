@@ -115,6 +115,16 @@ def multiply(x: Floats, weight: Floats, bias: Floats | None) -> Floats:
     return out
 
 
+def inverse_rms(x: Floats, eps: float) -> Floats:
+    """1 / sqrt(the mean square over the last axis + eps). x: (…, width). Returns (…, 1)."""
+    scale: Floats = np.einsum("...d,...d->...", x, x)
+    scale /= x.shape[-1]
+    scale += eps
+    np.sqrt(scale, out=scale)
+    np.reciprocal(scale, out=scale)
+    return scale[..., None]
+
+
 def softmax(scores: Floats, mask: Floats | None) -> None:
     """softmax over the last axis of scores, (G, N, Q, S), written over them.
 

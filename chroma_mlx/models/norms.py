@@ -5,7 +5,7 @@ from __future__ import annotations
 import mlx.core as mx
 import numpy as np
 
-from .host import BLOCK, Array, Floats, in_blocks, view
+from .host import BLOCK, Array, in_blocks, inverse_rms, view
 
 
 class RMSNorm:
@@ -21,7 +21,7 @@ class RMSNorm:
         out, weight = np.empty_like(x), view(self.weight)
 
         def job(rows: slice) -> None:
-            np.multiply(x[rows], _scale(x[rows], self.eps), out=out[rows])
+            np.multiply(x[rows], inverse_rms(x[rows], self.eps), out=out[rows])
             out[rows] *= weight
 
         in_blocks(job, len(x), max(1, BLOCK // x.shape[1]))
@@ -43,19 +43,9 @@ class LayerNorm:
         def job(rows: slice) -> None:
             part = x[rows]
             part -= part.mean(axis=1, keepdims=True)
-            part *= _scale(part, self.eps)
+            part *= inverse_rms(part, self.eps)
             part *= weight
             part += bias
 
         in_blocks(job, len(x), max(1, BLOCK // x.shape[1]))
         return x
-
-
-def _scale(x: Floats, eps: float) -> Floats:
-    """1 / sqrt(the mean square of each row + eps): (rows, 1)."""
-    scale: Floats = np.einsum("th,th->t", x, x)
-    scale /= x.shape[1]
-    scale += eps
-    np.sqrt(scale, out=scale)
-    np.reciprocal(scale, out=scale)
-    return scale[:, None]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .batch import Batch, Rows
-from .host import BLOCK, Floats, in_blocks, view
+from .host import BLOCK, Floats, in_blocks, inverse_rms, view
 
 Turns = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
@@ -65,12 +65,7 @@ def _place(heads: npt.NDArray[np.float32], weight: npt.NDArray[np.float32], eps:
 
     def job(tokens: slice) -> None:
         part = heads[tokens]
-        scale = np.einsum("tnd,tnd->tn", part, part)
-        scale /= width
-        scale += eps
-        np.sqrt(scale, out=scale)
-        np.reciprocal(scale, out=scale)
-        part *= scale[:, :, None]
+        part *= inverse_rms(part, eps)
         part *= weight
         first, second = part[:, :, : width // 2], part[:, :, width // 2 :]
         cosine, sine = (table[tokens, None] for table in turns)
