@@ -76,12 +76,14 @@ class Ours(Peer):
         class Counting:
             causal = encoder.causal
 
-            def __call__(this, batch: Any) -> Any:  # noqa: N805 - `self` is the outer one
+            embed = staticmethod(encoder.embed)
+
+            def __call__(this, batch: Any, *embedded: Any) -> Any:  # noqa: N805 - `self` is the outer one
                 self.computed += batch.ids.size
                 self.unasked += 0 if batch.wanted is None else batch.ids.size - batch.wanted.size
                 rows = [group.every for group in batch.groups]
                 self.places += sum(len(each.keys) * each.positions.shape[1] for each in rows)  # G * R
-                return encoder(batch)
+                return encoder(batch, *embedded)
 
         object.__setattr__(model.network, "encoder", Counting())
 

@@ -15,10 +15,11 @@ too late it therefore reads what `libmlx.so` is bound to, and warns unless that 
 
 from .choice import BlasInfo, SlowBLASWarning, load_fast_blas, open_library
 from .linker import Unavailable, bound_library, global_library
-from .product import PLAIN, ROW_MAJOR, TRANSPOSED, Product, own_product
-from .threads import most_threads, one_thread, use_threads_for
+from .product import PLAIN, ROW_MAJOR, TRANSPOSED, Product, own_product, uncopied_columns
+from .threads import FLOPS_WORTH_ALL_THREADS, most_threads, one_thread, use_threads_for
 
 __all__ = [
+    "FLOPS_WORTH_ALL_THREADS",
     "PLAIN",
     "ROW_MAJOR",
     "TRANSPOSED",
@@ -33,5 +34,6 @@ __all__ = [
     "one_thread",
     "open_library",
     "own_product",
+    "uncopied_columns",
     "use_threads_for",
 ]

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import use_threads_for
+from ..blas import most_threads, own_product, use_threads_for
 from ..checkpoint import Checkpoint, sound_values
 from ..checkpoint.dense import dense_shapes
 from ..checkpoint.fit import check_fit
 from ..errors import CorruptCheckpoint, EngineError
 from ..models.architecture import Encoder, find_architecture, find_defaults
-from ..models.groups import GROUP_PADDING
 from .prompts import Prompts, is_reusable
 from .tokens import TokenIds
 
@@ -55,7 +54,7 @@ class Network(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalNetwork:
-    """The weights in this process. Used on the MLX thread alone."""
+    """The weights in this process. Used on the MLX thread alone. `threads`: see `forward`."""
 
     encoder: Encoder
     head: Head
@@ -63,6 +62,7 @@ class LocalNetwork:
     dtype: str
     memory_bytes: int
     prompts: Prompts
+    threads: int
 
     @property
     def dimension(self) -> int:
@@ -80,26 +80,27 @@ class LocalNetwork:
         """See Network. Raises EngineError for whatever MLX fails with."""
         import mlx.core as mx
 
-        from ..models.batch import LIST_STEP, make_batch
-        from .pooling import means, wanted_tokens
+        from .forward import forward
 
-        lengths = np.array([len(row) for row in rows], dtype=np.int32)
-        wanted = wanted_tokens(lengths, pooling, skip)
-        padding, step = GROUP_PADDING[self.device], LIST_STEP[self.device]
         if self.device == "cpu":
             # A layer's largest product: the feed-forward is some three times as wide as the model.
-            use_threads_for(2.0 * int(lengths.sum()) * self.dimension * 3 * self.dimension)
+            use_threads_for(2.0 * sum(map(len, rows)) * self.dimension * 3 * self.dimension)
         try:
             # What is no number is found in the vectors, by whoever asked for them.
             with mx.stream(_mlx_device(self.device)), np.errstate(all="ignore"):
                 prefix = None
                 if prompt is not None and is_reusable(prompt, causal=self.causal, pooling=pooling):
                     prefix = self.prompts.prefix(self.encoder, prompt, rows)
-                batch = make_batch(rows, padding=padding, step=step, wanted=wanted, prefix=prefix)
-                hidden = self.encoder(batch)  # (T, H), or of the wanted tokens (B, H)
-                if wanted is None:
-                    hidden = means(batch.groups, hidden, skip)  # (B, H)
-                return np.array(self.head(hidden))  # (B, dimension)
+                pooled = forward(
+                    self.encoder,
+                    rows,
+                    device=self.device,
+                    threads=self.threads,
+                    pooling=pooling,
+                    skip=skip,
+                    prefix=prefix,
+                )
+                return np.array(self.head(pooled))  # (B, dimension)
         except (RuntimeError, MemoryError) as error:
             raise EngineError(
                 f"MLX failed on a batch of {len(rows)} texts of {sum(map(len, rows))} tokens: {error}. If memory ran "
@@ -145,6 +146,7 @@ def load_network(checkpoint: Checkpoint, device: str) -> LocalNetwork:
         dtype=str(dtype).rpartition(".")[2],
         memory_bytes=weights.nbytes,
         prompts=Prompts(),
+        threads=most_threads() if weights.host and own_product() is not None else 1,
     )
 
 

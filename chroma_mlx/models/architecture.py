@@ -18,7 +18,7 @@ from ..errors import UnsupportedModel
 from .defaults import ARCHITECTURES, Defaults, Row
 
 if TYPE_CHECKING:
-    from .batch import Batch
+    from .batch import Batch, Ints
     from .host import Array
     from .weights import Weights
 
@@ -35,12 +35,17 @@ class Config(Protocol):
 class Encoder(Protocol):
     """A batch of texts to the hidden states of the tokens it wants, (n, H).
 
-    `causal` says that no token sees what stands behind it, and that the encoder takes and keeps prefixes.
+    `causal` says that no token sees what stands behind it, and that the encoder takes and keeps prefixes. `x` is what
+    `embed` gives for the batch, computed here where it is None. On a host (see host.py) other threads may call the
+    encoder with it; all else is for the MLX thread.
     """
 
     causal: bool
 
-    def __call__(self, batch: Batch) -> Array: ...
+    def embed(self, ids: Ints, positions: Ints) -> Array:
+        """What the layers begin with: of tokens, (T,), and where each stands in its text, (T, H)."""
+
+    def __call__(self, batch: Batch, x: Array | None = None) -> Array: ...
 
 
 class Architecture(Protocol):

@@ -87,7 +87,7 @@ class Rows:
             self._back = np.flatnonzero(row < counts[:, None]).astype(np.int32)  # (n,)
         same = int(first.min()) == int(first.max())
         self.positions: Ints = row + (first[:1, None] if same else first[:, None])
-        self.offset: int | mx.array = int(first[0]) if same else mx.array(first)
+        self.offset: int | Ints = int(first[0]) if same else first
         self.keys = keys
         self._masks: dict[Hashable, Any] = {}
         self._kept_bytes = 0
@@ -139,12 +139,12 @@ class Group:
 class Batch:
     """What an encoder is given.
 
-    ids: (T,) int32, text after text; positions: (T,), where each stands in its text. The last `spare` are of no text.
+    ids: (T,), text after text; positions: (T,), where each stands in its text. The last `spare` are of no text.
     `wanted`, (n,), says which of the list are asked for; None is all. `kept`, where it is a list, gets each
     layer's keys and values.
     """
 
-    ids: mx.array
+    ids: Ints
     positions: Ints
     groups: tuple[Group, ...]
     spare: int = 0
@@ -198,7 +198,7 @@ def make_batch(
     spare = -total % step if total < SHORT_LIST else 0
     filling = np.zeros(spare, dtype=np.int32)
     return Batch(
-        ids=mx.array(np.concatenate([*(text[before:] for text in texts), filling])),
+        ids=np.concatenate([*(text[before:] for text in texts), filling]),
         positions=np.concatenate([*(np.arange(before, length, dtype=np.int32) for length in keys), filling]),
         groups=tuple(groups),
         spare=spare,

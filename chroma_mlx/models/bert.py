@@ -21,7 +21,7 @@ from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import choose_gelu
 from .architecture import positions_of
 from .attention import attend
-from .batch import Batch
+from .batch import Batch, Ints
 from .host import Array
 from .norms import LayerNorm
 from .sight import Sight
@@ -123,24 +123,28 @@ class Model:
         self.norm = _read_norm(weights, "embeddings.LayerNorm", config)
         self.layers = [_Layer(config, weights, index) for index in range(config.num_hidden_layers)]
 
-    def __call__(self, batch: Batch) -> Array:
+    def embed(self, ids: Ints, positions: Ints) -> Array:
+        """See Encoder."""
+        tokens = mx.array(ids)
+        rows = self._rows(tokens, positions)
+        return self.norm(self.words(tokens) + self.positions(rows) + self.types(mx.zeros_like(rows)))
+
+    def __call__(self, batch: Batch, x: Array | None = None) -> Array:
         """Hidden states of the wanted tokens behind the last layer: (n, H) in the dtype of the activations."""
-        positions = self._positions(batch)
-        x = self.words(batch.ids) + self.positions(positions) + self.types(mx.zeros_like(positions))
-        x = self.norm(x)  # (T, H)
+        x = self.embed(batch.ids, batch.positions) if x is None else x  # (T, H)
         for layer in self.layers:
             x = layer(x, batch, last=layer is self.layers[-1])
         return x  # (n, H)
 
-    def _positions(self, batch: Batch) -> mx.array:
+    def _rows(self, ids: mx.array, positions: Ints) -> mx.array:
         """The row of the table of positions of each token: (T,)."""
         first = self.config.first_position
         if not first:
-            return mx.array(batch.positions)
+            return mx.array(positions)
         # XLM-R counts past a padding token that is in a text, and gives it the place before the first.
-        real = (batch.ids != first - 1).astype(mx.int32)
+        real = (ids != first - 1).astype(mx.int32)
         counted = mx.cumsum(real)  # over all texts
-        before = (counted - real)[mx.array(np.arange(len(batch.positions)) - batch.positions)]  # those of earlier texts
+        before = (counted - real)[mx.array(np.arange(len(positions)) - positions)]  # those of earlier texts
         return mx.where(real, counted - before + first - 1, first - 1)
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import choose_geglu
 from .attention import attend
-from .batch import Batch
+from .batch import Batch, Ints
 from .host import Array
 from .norms import RMSNorm
 from .placing import place_both
@@ -162,12 +162,16 @@ class Model:
         self.layers = [_Layer(config, weights, index) for index in range(config.num_hidden_layers)]
         self.norm = _read_norm(weights, "norm", config)
 
-    def __call__(self, batch: Batch) -> Array:
-        """Hidden states of the wanted tokens after the final norm: (n, H) in the dtype of the activations."""
-        x = self.embed_tokens(batch.ids)  # (T, H)
+    def embed(self, ids: Ints, positions: Ints) -> Array:
+        """See Encoder."""
+        x = self.embed_tokens(mx.array(ids))
         # In float32: rounded to bfloat16 the root would shift every embedding.
         root = self.config.hidden_size**0.5
-        x = x * np.float32(root) if isinstance(x, np.ndarray) else (x.astype(mx.float32) * root).astype(x.dtype)
+        return x * np.float32(root) if isinstance(x, np.ndarray) else (x.astype(mx.float32) * root).astype(x.dtype)
+
+    def __call__(self, batch: Batch, x: Array | None = None) -> Array:
+        """Hidden states of the wanted tokens after the final norm: (n, H) in the dtype of the activations."""
+        x = self.embed(batch.ids, batch.positions) if x is None else x  # (T, H)
         for layer in self.layers:
             x = layer(x, batch, last=layer is self.layers[-1])
         return self.norm(x)  # (n, H)
@@ -241,4 +245,6 @@ def _read_norm(weights: Weights, path: str, config: Config) -> RMSNorm:
 def _stored_less_one(weights: Weights, path: str) -> mx.array:
     """The weight of an RMS norm: in float32, as the reference adds and multiplies, since bfloat16 would round most of
     what is stored away."""
-    return 1.0 + weights.vector(f"{path}.weight").astype(mx.float32)
+    weight = 1.0 + weights.vector(f"{path}.weight").astype(mx.float32)
+    mx.eval(weight)  # other threads look into it
+    return weight

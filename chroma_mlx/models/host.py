@@ -20,7 +20,16 @@ import mlx.core as mx
 import numpy as np
 import numpy.typing as npt
 
-from ..blas import PLAIN, ROW_MAJOR, TRANSPOSED, most_threads, own_product
+from ..blas import (
+    FLOPS_WORTH_ALL_THREADS,
+    PLAIN,
+    ROW_MAJOR,
+    TRANSPOSED,
+    most_threads,
+    one_thread,
+    own_product,
+    uncopied_columns,
+)
 
 Floats = npt.NDArray[np.float32]
 # What goes from layer to layer: an mx.array, or on a host Floats.
@@ -31,7 +40,11 @@ Array: TypeAlias = Any
 BLOCK: Final = 128 * 1024
 # Of rows whose largest score is no further from 0, exponentials and their sums are as exact as they are less it.
 NO_OVERFLOW: Final = 20.0
+# Columns that a thread takes at a time of a product that is cut into pieces.
+SHARE: Final = 512
+FLOAT: Final = 4  # bytes
 
+_within = threading.local()  # a block: what it cuts into blocks of its own it does alone
 _jobs: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
 _helpers = 0
 
@@ -47,10 +60,11 @@ def in_blocks(job: Callable[[slice], None], length: int, step: int) -> None:
     """Calls `job` with every `step` of `length`, on all threads that large work may use; one block here, at once.
 
     A thread takes the next block when it is done with one, and this one too: where the other cores are busy
-    with something else, nobody waits for them. The first error of a block is raised when all are done.
+    with something else, nobody waits for them. The first error of a block is raised when all are done. Within a block
+    all of `length` is done at once, on its thread.
     """
     blocks = [slice(start, min(start + step, length)) for start in range(0, length, step)]
-    if len(blocks) == 1 or most_threads() == 1:
+    if len(blocks) == 1 or most_threads() == 1 or getattr(_within, "block", False):
         for block in blocks:
             job(block)
         return
@@ -58,6 +72,7 @@ def in_blocks(job: Callable[[slice], None], length: int, step: int) -> None:
     errors: list[BaseException] = []
 
     def work() -> None:
+        _within.block = True
         while (index := next(taken)) < len(blocks):
             try:
                 job(blocks[index])
@@ -65,6 +80,7 @@ def in_blocks(job: Callable[[slice], None], length: int, step: int) -> None:
                 errors.append(error)
             if next(finished) == len(blocks):
                 all_done.set()
+        _within.block = False
 
     for _ in range(min(_start_helpers(), len(blocks) - 1)):
         _jobs.put(work)
@@ -108,10 +124,22 @@ def multiply(x: Floats, weight: Floats, bias: Floats | None) -> Floats:
     x = np.ascontiguousarray(x)
     if bias is not None:
         out[:] = bias
-    product(
-        *(ROW_MAJOR, PLAIN, TRANSPOSED, T, rows, columns, 1.0, address(x), columns),
-        *(address(weight), columns, 0.0 if bias is None else 1.0, address(out), rows),
-    )
+    begins = address(x), address(weight), address(out)
+    piece = uncopied_columns(T, rows, columns) or rows
+
+    def fill(part: slice) -> None:
+        for start in range(part.start, part.stop, piece):
+            product(
+                *(ROW_MAJOR, PLAIN, TRANSPOSED, T, min(piece, part.stop - start), columns, 1.0, begins[0], columns),
+                *(begins[1] + FLOAT * start * columns, columns, 0.0 if bias is None else 1.0),
+                *(begins[2] + FLOAT * start, rows),
+            )
+
+    if piece == rows or 2 * T * rows * columns < FLOPS_WORTH_ALL_THREADS:
+        fill(slice(0, rows))
+    else:
+        with one_thread():
+            in_blocks(fill, rows, SHARE)
     return out
 
 

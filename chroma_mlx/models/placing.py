@@ -48,7 +48,8 @@ class Placing:
         """By MLX. x: (G, N, R, D) of `rows`. The same shape."""
         x = mx.fast.rms_norm(x, self.weight, self.eps).astype(x.dtype)
         width, scale = self.weight.size, self.scale
-        return mx.fast.rope(x, width, traditional=False, base=self.base, scale=scale, offset=rows.offset)
+        offset = rows.offset if isinstance(rows.offset, int) else mx.array(rows.offset)
+        return mx.fast.rope(x, width, traditional=False, base=self.base, scale=scale, offset=offset)
 
     def _turns(self, positions: npt.NDArray[np.int32]) -> Turns:
         """The cosines and sines of the angles at `positions`, (T,): each (T, D / 2)."""

@@ -15,10 +15,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import mlx.core as mx
+
 from ..errors import CorruptCheckpoint, UnsupportedModel
 from .activations import choose_swiglu
 from .attention import attend
-from .batch import Batch, KeysValues
+from .batch import Batch, Ints, KeysValues
 from .host import Array
 from .norms import RMSNorm
 from .placing import place_both
@@ -147,9 +149,13 @@ class Model:
         self.layers = [_Layer(config, weights, index) for index in range(config.num_hidden_layers)]
         self.norm = RMSNorm(weights.vector("norm.weight"), config.rms_norm_eps, host=weights.host)
 
-    def __call__(self, batch: Batch) -> Array:
+    def embed(self, ids: Ints, positions: Ints) -> Array:
+        """See Encoder."""
+        return self.embed_tokens(mx.array(ids))
+
+    def __call__(self, batch: Batch, x: Array | None = None) -> Array:
         """Hidden states of the wanted tokens after the final norm: (n, H) in the dtype of the activations."""
-        x = self.embed_tokens(batch.ids)  # (T, H)
+        x = self.embed(batch.ids, batch.positions) if x is None else x  # (T, H)
         for index, layer in enumerate(self.layers):
             prefix = None if batch.prefix is None else batch.prefix.layers[index]
             x = layer(x, batch, prefix, last=layer is self.layers[-1])

@@ -37,9 +37,9 @@ def test_rows_hold_each_text_and_give_the_list_back(lengths: list[int], padding:
         own, total = [text[before:] for text in texts], sum(lengths)
         assert batch.spare == (-total % step if total < SHORT_LIST else 0)
         assert batch.ids.size == len(batch.positions) == total + batch.spare
-        np.testing.assert_array_equal(np.array(batch.ids)[:total], np.concatenate(own))
+        np.testing.assert_array_equal(batch.ids[:total], np.concatenate(own))
         np.testing.assert_array_equal(batch.positions[:total], np.concatenate([text[before:] % 100 for text in texts]))
-        listed, padded = batch.ids[:, None].astype(mx.float32), 0
+        listed, padded = mx.array(batch.ids)[:, None].astype(mx.float32), 0
         for group in batch.groups:
             rows = np.array(group.every.spread(listed))[:, :, 0]  # (G, R)
             assert group.every.offset == before

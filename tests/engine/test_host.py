@@ -36,6 +36,27 @@ def test_blocks_run_on_several_threads_at_once(monkeypatch: pytest.MonkeyPatch) 
     mlx_thread.run(lambda: host(3, monkeypatch).in_blocks(lambda block: together.wait(), 3, 1))
 
 
+def test_a_block_does_its_own_blocks_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    names: list[list[str]] = []
+    together = threading.Barrier(3, timeout=30)
+
+    def work() -> None:
+        module = host(3, monkeypatch)
+
+        def job(block: slice) -> None:
+            together.wait()
+            within: list[str] = []
+            module.in_blocks(lambda inner: within.append(threading.current_thread().name), 4, 1)
+            assert within == [threading.current_thread().name] * 4
+            names.append(within)
+
+        module.in_blocks(job, 3, 1)
+        module.in_blocks(lambda block: together.wait(), 3, 1)  # behind it all threads again
+
+    mlx_thread.run(work)
+    assert len(names) == 3
+
+
 def test_one_block_stays_on_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     names: list[str] = []
     mlx_thread.run(
@@ -126,6 +147,50 @@ def test_a_product_is_numpys(own: bool, bias: bool, monkeypatch: pytest.MonkeyPa
     whole, pieces = mlx_thread.run(run)
     assert whole < 1e-5, f"differs by {whole:.1e}"
     assert pieces < 1e-5, f"of an array in pieces differs by {pieces:.1e}"
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1024, 3000), (8, 520, 900), (13, 3072, 1030), (32, 1024, 513), (33, 1024, 999)])
+def test_a_product_of_few_rows_is_cut_and_the_same(
+    shape: tuple[int, int, int], bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, summed, columns = shape
+    chance = np.random.default_rng(0)
+    x, weight, added = (
+        chance.standard_normal(each).astype(np.float32) for each in ((rows, summed), (columns, summed), (columns,))
+    )
+
+    def run() -> float:
+        from chroma_mlx.blas import product
+        from chroma_mlx.models.host import multiply
+
+        monkeypatch.setattr(product, "_has_uncopied", lambda: True)  # right on every machine, faster on some
+        want = x.astype(np.float64) @ weight.T.astype(np.float64) + (added if bias else 0)
+        return float(np.abs(multiply(x, weight, added if bias else None) - want).max())
+
+    worst = mlx_thread.run(run)
+    assert worst < 1e-3, f"differs by {worst:.1e}"
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "summed", "piece"),
+    [
+        (8, 3072, 1024, 120),
+        (32, 1024, 3072, 8),
+        (33, 3072, 1024, 0),  # of many rows copying is the least part
+        (8, 3072, 256, 0),
+        (1, 300, 1024, 0),  # is not copied as it is
+    ],
+)
+def test_pieces_are_as_large_as_go_without_copying(
+    rows: int, columns: int, summed: int, piece: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chroma_mlx.blas import product
+
+    monkeypatch.setattr(product, "_has_uncopied", lambda: True)
+    assert product.uncopied_columns(rows, columns, summed) == piece
+    monkeypatch.setattr(product, "_has_uncopied", lambda: False)
+    assert product.uncopied_columns(rows, columns, summed) == 0
 
 
 @pytest.mark.parametrize("norm", ["RMSNorm", "LayerNorm"])
