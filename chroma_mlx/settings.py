@@ -106,7 +106,7 @@ class MachineSettings(_Checked):
     )
     device: Literal["auto", "gpu", "cpu"] = setting("auto", one_of("auto", "gpu", "cpu"), "auto, gpu or cpu")
     own_process: bool | None = setting(
-        None, optional(FLAG), "compute in a process of its own; null: only chroma-mlx serve does"
+        None, optional(FLAG), "compute in a process of its own; null: only serve, ingest and migrate do"
     )
     auto_download: bool = setting(True, FLAG, "fetch a model that is not cached at first use")
     cache_dir: str | os.PathLike[str] | None = setting(

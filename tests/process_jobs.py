@@ -21,3 +21,10 @@ def raise_what_cannot_travel() -> None:
         pass
 
     raise Local("of the inside")
+
+
+def loaded_networks() -> int:
+    """How many models' weights are in memory."""
+    from chroma_mlx.engine import distant_network
+
+    return len(distant_network._networks)

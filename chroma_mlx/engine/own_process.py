@@ -17,7 +17,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -59,10 +59,10 @@ class _There(Exception):
 
 
 class EngineProcess:
-    """Runs jobs one after another in a process of its own, which is started with the first and ends with this one.
+    """Runs jobs in a process of its own, which is started with the first and ends with this one.
 
-    A job is a function of a module, by its name, that runs on the MLX thread there; what goes to it and what it
-    returns is pickled. Safe from any thread.
+    A job is a function of a module, by its name; what goes to it and what it returns is pickled. Those of `submit` and
+    `run` run on the MLX thread there, one after another. Safe from any thread.
     """
 
     def __init__(self) -> None:
@@ -71,6 +71,16 @@ class EngineProcess:
         self._numbers = itertools.count()
         self._mlx_memory = (0, 0)
         self._forked = self._registered = self._ended = False
+        self._is_here = False
+
+    @property
+    def can_start(self) -> bool:
+        """Whether this program has a Python to start it with."""
+        return bool(sys.executable) and not getattr(sys, "frozen", False)
+
+    def is_here(self) -> None:
+        """This is that process: what is to run there runs here."""
+        self._is_here = True
 
     @property
     def pid(self) -> int | None:
@@ -88,6 +98,13 @@ class EngineProcess:
 
         Raises ForkedProcess in a child of the process that used it, EngineError where none can be started.
         """
+        return self._send(False, job, args, kwargs)
+
+    def call(self, job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> Future[R]:
+        """As `submit`, of a job that waits for others there: on a thread for these, one after another."""
+        return self._send(True, job, args, kwargs)
+
+    def _send(self, waits: bool, job: Callable[..., R], args: Any, kwargs: Any) -> Future[R]:
         future: Future[R] = Future()
         future.set_running_or_notify_cancel()  # it cannot be taken back
         with self._lock:
@@ -97,7 +114,7 @@ class EngineProcess:
                 number = next(self._numbers)
                 running.waiting[number] = future
                 try:
-                    running.connection.send((number, job, args, kwargs))
+                    running.connection.send((number, waits, job, args, kwargs))
                     return future
                 except OSError as error:  # it died before; what reads from it tells the others
                     running.waiting.pop(number, None)
@@ -107,6 +124,8 @@ class EngineProcess:
 
     def run(self, job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Sends a job and waits for it. Raises as `submit` and its future do."""
+        if self._is_here:
+            return mlx_thread.run(job, *args, **kwargs)
         return self.submit(job, *args, **kwargs).result()
 
     def close(self, *, within_s: float | None = None) -> None:
@@ -142,7 +161,7 @@ class EngineProcess:
             )
         if self._ended:
             raise EngineError("The interpreter is shutting down, so no more texts can be embedded.")
-        if not sys.executable or getattr(sys, "frozen", False):
+        if not self.can_start:
             raise EngineError("This program has no Python of its own to start another with. Set own_process to False.")
         if not self._registered:
             atexit.register(self._end)
@@ -226,6 +245,8 @@ def work(descriptor: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     connection: Connection[Any, Any] = Connection(descriptor)
+    engine_process.is_here()
+    calls = ThreadPoolExecutor(1, thread_name_prefix="chroma-mlx-call")
     answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
     def send() -> None:
@@ -237,13 +258,20 @@ def work(descriptor: int) -> NoReturn:
     def do(number: int, job: Callable[[], Any]) -> None:
         answers.put(_answer(number, job))
 
+    def do_on_mlx(number: int, job: Callable[[], Any]) -> None:
+        do(number, partial(on_mlx, job))
+
     sending = threading.Thread(target=send, daemon=True)
     sending.start()
     with suppress(EOFError, OSError):  # nobody waits any more for what is under way
         while (asked := connection.recv()) is not None:
-            number, job, args, kwargs = asked
-            mlx_thread.submit(do, number, partial(job, *args, **kwargs))
+            number, waits, job, args, kwargs = asked
+            if waits:
+                calls.submit(do, number, partial(job, *args, **kwargs))
+            else:
+                mlx_thread.submit(do_on_mlx, number, partial(job, *args, **kwargs))
             del asked, job, args, kwargs  # the next wait may be long
+        calls.shutdown()  # when all are answered
         mlx_thread.submit(answers.put, None)
         sending.join()
     os._exit(0)
@@ -251,7 +279,7 @@ def work(descriptor: int) -> NoReturn:
 
 def _answer(number: int, job: Callable[[], Any]) -> bytes:
     try:
-        return pickle.dumps((number, on_mlx(job), None, "", mlx_memory()), pickle.HIGHEST_PROTOCOL)
+        return pickle.dumps((number, job(), None, "", mlx_memory()), pickle.HIGHEST_PROTOCOL)
     except BaseException as error:
         there = f"\n{traceback.format_exc()}"
         error.__cause__ = error.__context__ = None  # they do not travel

@@ -81,7 +81,8 @@ def ingest(
     noted = Rejects(options.rejects)
     by: dict[str, Any] = {"model": model, "function": embedding_function, "config": config}
     with _opened(client, options, **by) as client:
-        maker, opening = _maker(collection, client, **by)
+        # Workers of others are processes of their own already.
+        maker, opening = _maker(collection, client, beside=crew is None, **by)
         cutter = make_cutter(maker, options)  # all that may be refused comes before a collection is made
         return Ingest(given, opening(), options, cutter=cutter, rejects=noted, crew=crew).run()
 
@@ -124,7 +125,7 @@ def _opened(
 
 
 def _maker(
-    collection: Any, client: Any | None, *, model: str | None, function: Any, config: ConfigSource
+    collection: Any, client: Any | None, *, beside: bool, model: str | None, function: Any, config: ConfigSource
 ) -> tuple[Maker, Callable[[], Opened]]:
     """Who embeds, and what opens the collection, which it makes if there is none."""
     if not isinstance(collection, str):
@@ -133,13 +134,13 @@ def _maker(
                 "A model was named beside a collection that is open already, with its own. Pass the collection's name "
                 "and `client=` to choose the model."
             )
-        opened = open_given(collection, client)
+        opened = open_given(collection, client, beside=beside)
         return opened.maker, lambda: opened
     if client is None:
         raise ConfigError(f"The collection {collection!r} was given by its name alone. Pass `client=` too.")
     plain, asked = resolved(client, model, function, config)
     heal(client, collection)
-    maker = find_maker(client, collection, plain, asked=asked, function=function)
+    maker = find_maker(client, collection, plain, asked=asked, beside=beside, function=function)
     return maker, lambda: open_named(client, collection, maker)
 
 

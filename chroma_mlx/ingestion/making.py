@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from chromadb.utils.embedding_functions import DefaultEmbeddingFunction
 
 from ..config import EmbeddingConfig
+from ..engine.own_process import engine_process
 from ..errors import ChromaMLXError, ConfigError, EngineError, InputError
 from ..functions import MLXEmbeddingFunction, MockEmbeddingFunction, UserProvidedFunction
 from ..router.embedders import Embedder, MLXEmbedder, MockEmbedder
 from .cutting import CountTokens
+
+if TYPE_CHECKING:
+    from ..engine.request import Embedded
 
 # Texts tokenised together: their tokens are in memory at once.
 TEXTS_COUNTED: Final = 512
@@ -46,6 +51,9 @@ class Maker(Protocol):
     def make(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """The vectors of documents, (len(texts), dimension)."""
 
+    def begin(self, texts: Sequence[str]) -> Future[npt.NDArray[np.float32]] | None:
+        """Has them made elsewhere, in turn with what was begun before; None where that would have to be here."""
+
     def ruler(self) -> Ruler:
         """What measures the texts; may fetch the model's tokenizer."""
 
@@ -69,6 +77,23 @@ class RouterMaker:
     def make(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """See Maker. Raises what the function raises."""
         return self.embedder.embed(texts, "document").vectors
+
+    def begin(self, texts: Sequence[str]) -> Future[npt.NDArray[np.float32]] | None:
+        """See Maker."""
+        if not isinstance(self.embedder, MLXEmbedder) or not self.embedder.config.own_process:
+            return None
+        vectors: Future[npt.NDArray[np.float32]] = Future()
+        vectors.set_running_or_notify_cancel()
+
+        def end(found: Future[Embedded]) -> None:
+            error = found.exception()
+            if error is None:
+                vectors.set_result(found.result().vectors)
+            else:
+                vectors.set_exception(error)
+
+        self.embedder.begin(texts).add_done_callback(end)
+        return vectors
 
     def ruler(self) -> Ruler:
         """See Maker."""
@@ -107,6 +132,9 @@ class FunctionMaker:
             )
         return vectors
 
+    def begin(self, texts: Sequence[str]) -> None:
+        """See Maker: the function is this process's."""
+
     def _call(self, texts: Sequence[str], start: int) -> Any:
         """What the function returns for the texts from `start`. An InputError names the place among all of them."""
         try:
@@ -121,15 +149,15 @@ class FunctionMaker:
         return builtin_ruler()
 
 
-def maker_of(function: Any) -> RouterMaker | FunctionMaker:
-    """Who makes vectors as `function` does. Raises ConfigError where it makes none."""
+def maker_of(function: Any, *, beside: bool = False) -> RouterMaker | FunctionMaker:
+    """Who makes vectors as `function` does. Raises ConfigError where it makes none. `beside`: see `maker_of_config`."""
     if isinstance(function, UserProvidedFunction) or function is None:
         raise ConfigError(
             "This collection takes vectors that are made elsewhere, and an ingest embeds text. Use a collection with "
             "an embedding function, or name a model."
         )
     if isinstance(function, MLXEmbeddingFunction):
-        return RouterMaker(MLXEmbedder(config_of(function)))
+        return maker_of_config(config_of(function), beside=beside)
     if isinstance(function, MockEmbeddingFunction):
         return RouterMaker(MockEmbedder(config_of(function)))
     return FunctionMaker(function)
@@ -149,13 +177,19 @@ def config_behind(maker: Maker) -> EmbeddingConfig | None:
     return config_of(function) if isinstance(function, MLXEmbeddingFunction | MockEmbeddingFunction) else None
 
 
-def maker_of_config(config: EmbeddingConfig) -> RouterMaker:
-    """The same of a configuration. Raises ConfigError in mode user_provided."""
+def maker_of_config(config: EmbeddingConfig, *, beside: bool = False) -> RouterMaker:
+    """The same of a configuration, with `beside` in the engine's process: unless the configuration says where, or the
+    weights are in memory here. Raises ConfigError in mode user_provided."""
     if config.mode == "user_provided":
         raise ConfigError(
             "The mode is 'user_provided', in which no text is embedded. Set it to 'mlx', or name a model."
         )
-    return RouterMaker(MockEmbedder(config) if config.mode == "mock" else MLXEmbedder(config))
+    if config.mode == "mock":
+        return RouterMaker(MockEmbedder(config))
+    here = MLXEmbedder(config)
+    if not beside or config.own_process is not None or here.is_loaded or not engine_process.can_start:
+        return RouterMaker(here)
+    return RouterMaker(MLXEmbedder(replace(config, own_process=True)))
 
 
 def function_of_handle(chroma: Any) -> Any:

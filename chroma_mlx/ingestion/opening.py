@@ -83,8 +83,8 @@ def amend(client: Any | None, chroma: Any, changes: Mapping[str, Any], *, name: 
     chroma.modify(metadata={**metadata, **changes})
 
 
-def open_given(collection: Any, client: Any | None) -> Opened:
-    """A collection that the caller has opened: Chroma's, or the router's.
+def open_given(collection: Any, client: Any | None, *, beside: bool) -> Opened:
+    """A collection that the caller has opened: Chroma's, or the router's; for `beside` see `maker_of_config`.
 
     Raises ConfigError when it is neither, or embeds no text.
     """
@@ -104,22 +104,24 @@ def open_given(collection: Any, client: Any | None) -> Opened:
             f"The collection is a {type(collection).__name__}. Pass a collection of Chroma's or the router's, or its "
             "name with `client=`."
         )
-    maker = maker_of(function_of_handle(collection))
+    maker = maker_of(function_of_handle(collection), beside=beside)
     return Opened(name=str(collection.name), client=client, chroma=collection, maker=maker)
 
 
 def find_maker(
-    client: Any, name: str, config: EmbeddingConfig, *, asked: bool, function: Any | None = None
+    client: Any, name: str, config: EmbeddingConfig, *, asked: bool, beside: bool, function: Any | None = None
 ) -> RouterMaker | FunctionMaker:
     """Who embeds for the collection `name`, which need not be there and is not made.
 
     With `asked` the configuration, or `function`, is what it is to be embedded by. Without, an existing one keeps its
-    function. Raises ConfigError.
+    function. For `beside` see `maker_of_config`. Raises ConfigError.
     """
     there = find(client, name)
     if there is not None and function is None and not asked:
         function = _function_of(there, name)
-    return maker_of_config(config) if function is None else maker_of(function)
+    if function is None:
+        return maker_of_config(config, beside=beside)
+    return maker_of(function, beside=beside)
 
 
 def open_named(client: Any, name: str, maker: RouterMaker | FunctionMaker) -> Opened:
@@ -142,7 +144,7 @@ def open_beside(
     `asked`, `function` and `config` as for `find_maker`. Raises CollectionMismatch or DimensionMismatch where it is
     there, and was made by another function than the one that is asked for; ConfigError, ModelNotFound.
     """
-    maker = find_maker(client, name, config, asked=asked, function=function)
+    maker = find_maker(client, name, config, asked=asked, beside=True, function=function)
     there = find(client, name)
     if isinstance(maker, RouterMaker):
         _know(maker)

@@ -1,4 +1,8 @@
-"""Reading, embedding and writing at once: a thread that prepares, the caller's that embeds, one that writes."""
+"""Reading, embedding and writing at once: a thread that prepares, the caller's that embeds, one that writes.
+
+Where the engine's process embeds, the caller's thread only hands it the texts, some batches ahead: the thread that
+writes, which stops this process's Python for as long as Chroma writes, waits for their vectors.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from contextlib import suppress
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from ..errors import DimensionMismatch, InputError
+from ..errors import DimensionMismatch, EngineError, InputError
 from ..progress import Bar
 from ..router.vectors import vector_problems
 from .channel import Channel, ChannelClosed
@@ -24,6 +30,8 @@ from .store import Store
 
 # Batches that wait between two stages.
 WAITING: Final = 2
+# What is left of a batch, and the vectors of its passages, (n, dimension).
+Embedded = tuple[Work, npt.NDArray[np.float32]]
 
 
 class Embedding:
@@ -33,25 +41,48 @@ class Embedding:
         self._opened, self._retry, self._refuse, self._pace = opened, retry, refuse, pace
         self._width: int | None = opened.chroma.get_model()["dimension"]
         self._settled = self._signed = False
+        self._free_since = 0.0  # when the last texts had their vectors
 
-    def embed(self, work: Work) -> tuple[Work, npt.NDArray[np.float32]]:
+    def embed(self, work: Work) -> Embedded:
         """The work without the records that cannot be embedded, which are noted, and the vectors of its passages.
 
         Raises DimensionMismatch where these are not as wide as those stored, and what the function raises.
         """
+        return self._finish(work, None)
+
+    def begin(self, work: Work) -> Callable[[], Embedded]:
+        """What gives the same when it is called: begun elsewhere, where the maker can do that, else done now."""
+        self._settle(work)
+        begun = time.perf_counter()
+        vectors = self._opened.maker.begin(_texts(work)) if work.embed else None
+        if vectors is None:
+            found = self._finish(work, None)
+            return lambda: found
+        vectors.add_done_callback(lambda _: self._note(len(work.embed), begun))
+        return lambda: self._finish(work, vectors)
+
+    def _settle(self, work: Work) -> None:
         if not self._settled and work.embed:
             self._retry.call(self._opened.settle)
             self._settled = True
-        while changes := work.embed:
-            started = time.perf_counter()
+
+    def _note(self, passages: int, begun: float) -> None:
+        """Passages that were begun then have their vectors now."""
+        begun, self._free_since = max(begun, self._free_since), time.perf_counter()
+        self._pace.note(passages, self._free_since - begun)
+
+    def _finish(self, work: Work, begun: Future[npt.NDArray[np.float32]] | None) -> Embedded:
+        """`begun`: the vectors of the whole work, where they are being made elsewhere."""
+        self._settle(work)
+        while work.embed:
+            ready, begun = begun, None
             try:
-                vectors = self._retry.call(self._opened.maker.make, texts=[change.passage.text for change in changes])
+                vectors = self._vectors(work, ready)
             except InputError as error:
                 if error.index is None:
                     raise
                 work = self._without(work, {error.index: str(error)})
                 continue
-            self._pace.note(len(changes), time.perf_counter() - started)
             problems = self._problems(vectors)
             if not problems:
                 if not self._signed:
@@ -60,6 +91,15 @@ class Embedding:
                 return work, vectors
             work = self._without(work, problems)
         return work, np.empty((0, 0), dtype=np.float32)
+
+    def _vectors(self, work: Work, begun: Future[npt.NDArray[np.float32]] | None) -> npt.NDArray[np.float32]:
+        if begun is not None:
+            with suppress(EngineError):  # of a process that died, too: the next try starts another
+                return begun.result()
+        texts, started = _texts(work), time.perf_counter()
+        vectors = self._retry.call(self._opened.maker.make, texts=texts)
+        self._note(len(texts), started)
+        return vectors
 
     def _problems(self, vectors: npt.NDArray[np.float32]) -> dict[int, str]:
         width = vectors.shape[1]
@@ -92,6 +132,10 @@ class Embedding:
         return dataclasses.replace(work, parts=tuple(part for part in work.parts if part.record.id not in refused))
 
 
+def _texts(work: Work) -> list[str]:
+    return [change.passage.text for change in work.embed]
+
+
 class Writing:
     """The third stage: what is gone is deleted, then metadata, then vectors are written."""
 
@@ -122,7 +166,7 @@ def run_stages(works: Iterable[Work], embedding: Embedding, writing: Writing, *,
 
     Raises what the stage that failed first raised; the others have ended then.
     """
-    prepared, embedded = Channel[Work](WAITING), Channel[tuple[Work, npt.NDArray[np.float32]]](WAITING)
+    prepared, embedded = Channel[Work](WAITING), Channel[Callable[[], Embedded]](WAITING)
     failures: list[BaseException] = []
 
     def end(error: BaseException) -> None:
@@ -138,8 +182,8 @@ def run_stages(works: Iterable[Work], embedding: Embedding, writing: Writing, *,
         prepared.end()
 
     def write() -> None:
-        for work, vectors in embedded:
-            writing.write(work, vectors)
+        for vectors_of in embedded:
+            writing.write(*vectors_of())
 
     threads = [
         threading.Thread(target=_guarded(stage, end), name=f"chroma-mlx-ingest-{stage.__name__}")
@@ -149,7 +193,7 @@ def run_stages(works: Iterable[Work], embedding: Embedding, writing: Writing, *,
         thread.start()
     try:
         for work in prepared:
-            embedded.put(embedding.embed(work))
+            embedded.put(embedding.begin(work))
         embedded.end()
     except BaseException as error:
         end(error)

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
@@ -91,9 +92,20 @@ class MLXEmbedder:
         """See Embedder. Raises what the function raises."""
         return self._encoder.embed(texts, kind)
 
+    def begin(self, texts: Sequence[str]) -> Future[Embedded]:
+        """Documents, whole in the engine's process. Raises what `begin_call` raises."""
+        from ..engine.distant_calls import begin_call
+
+        return begin_call(self._encoder, texts, "document")
+
     async def aembed(self, texts: Sequence[str], kind: Kind) -> Embedded:
         """See Embedder; when the task is cancelled, what still waits is not computed."""
         return await self._encoder.aembed(texts, kind)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the model is in memory already."""
+        return self._encoder.loaded() is not None
 
     def embed_again(self, texts: Sequence[str]) -> Vectors:
         """See Embedder. Raises what the function raises."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,15 +17,17 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
-from process_jobs import has, raise_input_error, raise_what_cannot_travel
+from process_jobs import has, loaded_networks, raise_input_error, raise_what_cannot_travel
 from small import CHECKPOINTS, read_texts, write_checkpoint
 
 from chroma_mlx import MLXEmbeddingFunction
+from chroma_mlx.engine.distant_calls import begin_call
 from chroma_mlx.engine.model import unload_models
 from chroma_mlx.engine.own_process import EngineProcess, engine_process
 from chroma_mlx.engine.stats import take_held
-from chroma_mlx.errors import CheckpointError, EngineError, InputError
+from chroma_mlx.errors import CheckpointError, DownloadError, EngineError, InputError
 from chroma_mlx.metrics import expose
+from chroma_mlx.models.known import KNOWN_MODELS
 
 TEXTS = read_texts()
 PROMPT = "Instruct: Find the passage\nQuery:"
@@ -82,6 +86,58 @@ def test_many_threads_get_each_its_own(process: EngineProcess) -> None:
     for thread in threads:
         thread.join(60)
     assert found == {number: number for number in range(64)}
+
+
+def test_whole_calls_give_the_vectors_of_this_process_in_their_order() -> None:
+    folder = str(CHECKPOINTS / "official-float32")
+    here = MLXEmbeddingFunction(folder, device="cpu").encoder()
+    there = MLXEmbeddingFunction(folder, device="cpu", own_process=True).encoder()
+    parts = [TEXTS[start : start + 3] for start in range(0, len(TEXTS), 3)]
+    begun = [begin_call(there, part, "document") for part in parts]
+    for part, future in zip(parts, begun, strict=True):
+        found, want = future.result(60), here.embed(part, "document")
+        np.testing.assert_allclose(found.vectors, want.vectors, atol=1e-6)
+        assert found.tokens == want.tokens
+    assert not engine_process.run(has, "chromadb")
+
+
+def test_weights_are_there_once_whoever_asks() -> None:
+    function = MLXEmbeddingFunction("builtin", own_process=True)
+    function(["a pass"])
+    before = engine_process.run(loaded_networks)
+    begin_call(function.encoder(), ["a whole call"], "query").result(60)
+    assert engine_process.run(loaded_networks) == before
+
+
+def test_a_whole_call_is_made_in_the_folders_of_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "models").mkdir()
+    shutil.copytree(CHECKPOINTS / "official-float32", tmp_path / "models" / "one")
+    engine_process.run(os.getpid)  # it runs, in another folder
+    monkeypatch.chdir(tmp_path)
+    begun = MLXEmbeddingFunction("models/one", embedding_cache="vectors.sqlite", own_process=True).encoder()
+    assert begin_call(begun, ["text"], "document").result(60).vectors.shape[0] == 1
+    assert (tmp_path / "vectors.sqlite").is_file()
+
+
+def test_a_model_that_the_program_registered_is_known_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    row = dataclasses.replace(KNOWN_MODELS["all-minilm-l6-v2"], name="mine", repo_id="me/mine")
+    monkeypatch.setitem(KNOWN_MODELS, "mine", row)
+    encoder = MLXEmbeddingFunction("mine", own_process=True, auto_download=False, cache_dir=tmp_path).encoder()
+    with pytest.raises(DownloadError, match="me/mine"):  # and not: there is no model 'mine'
+        begin_call(encoder, ["text"], "document").result(60)
+
+
+def test_a_whole_call_says_which_text_is_wrong() -> None:
+    encoder = MLXEmbeddingFunction("builtin", own_process=True, max_tokens=8, on_long_text="error").encoder()
+    with pytest.raises(InputError) as raised:
+        begin_call(encoder, ["short", "long " * 100], "document").result(60)
+    assert raised.value.index == 1
+
+
+def test_whole_calls_are_answered_before_it_ends(process: EngineProcess) -> None:
+    begun = [process.call(time.sleep, 0.2) for _ in range(5)]
+    process.close()
+    assert [future.result(0) for future in begun] == [None] * 5
 
 
 def test_it_does_not_hold_a_second_chroma(process: EngineProcess) -> None:
