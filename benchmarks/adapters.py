@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import types
 from collections.abc import Sequence
 from functools import partial
@@ -71,19 +72,19 @@ class Ours(Peer):
 
     def _count(self, model: Any) -> None:
         """Counts the tokens of each forward pass, and of its groups of rows for attention, which alone pads."""
-        encoder = model.network.encoder
+        encoder, lock = model.network.encoder, threading.Lock()  # of a pass in parts several threads count
 
         class Counting:
             causal = encoder.causal
-
             embed = staticmethod(encoder.embed)
 
-            def __call__(this, batch: Any, *embedded: Any) -> Any:  # noqa: N805 - `self` is the outer one
-                self.computed += batch.ids.size
-                self.unasked += 0 if batch.wanted is None else batch.ids.size - batch.wanted.size
+            def __call__(this, batch: Any, x: Any = None) -> Any:  # noqa: N805 - `self` is the outer one
                 rows = [group.every for group in batch.groups]
-                self.places += sum(len(each.keys) * each.positions.shape[1] for each in rows)  # G * R
-                return encoder(batch, *embedded)
+                with lock:
+                    self.computed += batch.ids.size
+                    self.unasked += 0 if batch.wanted is None else batch.ids.size - batch.wanted.size
+                    self.places += sum(len(each.keys) * each.positions.shape[1] for each in rows)  # G * R
+                return encoder(batch, x)
 
         object.__setattr__(model.network, "encoder", Counting())
 

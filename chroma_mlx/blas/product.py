@@ -13,15 +13,15 @@ from .threads import own_library
 ROW_MAJOR: Final = 101
 PLAIN, TRANSPOSED = 111, 112
 Product = Callable[..., None]
-# OpenBLAS copies both operands into panels, which for few rows takes longer than to multiply, but for products of
-# at most UNCOPIED multiplications on AVX-512, whose registers PIECE columns fill
-# (https://github.com/OpenMathLib/OpenBLAS, kernel/x86_64/sgemm_small_kernel_permit_skylakex.c).
+# OpenBLAS copies both operands into panels, which for few rows takes longer than to multiply, but on AVX-512 not for
+# products of at most UNCOPIED multiplications and 1,200 numbers, which are fewer from LEAST_SUMMED on
+# (https://github.com/OpenMathLib/OpenBLAS, kernel/x86_64/sgemm_small_kernel_permit_skylakex.c). PIECE columns fill its
+# registers.
 AVX512: Final = (b"SkylakeX", b"Cooperlake", b"SapphireRapids")
 UNCOPIED: Final = 100**3
 PIECE: Final = 4
-# Measured on 2 cores, with 1024 and more columns of the first operand: 1.8 times as fast for 8 rows, 1.5 for 16, 1.1
-# for 32, slower from 48 on; with 256 and 384 columns no faster.
-LEAST_SUMMED, MOST_ROWS = 512, 32
+# Measured on 2 cores: 1.8 times as fast for 8 rows, 1.5 for 16, 1.1 for 32, slower from 48 on.
+LEAST_SUMMED, MOST_ROWS = 1024, 32
 CORE: Final = "chroma_mlx_scipy_openblas_get_corename"
 
 

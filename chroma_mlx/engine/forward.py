@@ -52,8 +52,8 @@ def forward(
     pooled = np.empty((len(rows), embedded[0].shape[1]), dtype=np.float32)
 
     def compute(place: slice) -> None:
-        batch = batches[place.start]
-        pooled[parts[place.start]] = _pool(batch, encoder(batch, embedded[place.start]), skip)
+        index = place.start
+        pooled[parts[index]] = _pool(batches[index], encoder(batches[index], embedded[index]), skip)
 
     with one_thread():  # a part each
         in_blocks(compute, len(parts), 1)

@@ -1,4 +1,4 @@
-"""Hidden states to one vector a text. `means` runs on the MLX thread only."""
+"""Hidden states to one vector a text. `means` of mx.arrays is for the MLX thread."""
 
 from __future__ import annotations
 

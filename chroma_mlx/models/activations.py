@@ -6,7 +6,7 @@ that share, fitted here to the smallest largest error of gelu: 7e-8, and 6e-7 as
 On a GPU the operations of one activation are compiled to one kernel for all shapes, as mlx-lm does
 (https://github.com/ml-explore/mlx-lm: models/activations.py): one compiled function an activation, however many
 batches there are. On a CPU compiling gains nothing (28 ms for 26 on 512 x 3072) and needs a compiler.
-Runs on the MLX thread only.
+For their threads see host.py.
 """
 
 from __future__ import annotations

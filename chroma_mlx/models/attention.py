@@ -1,4 +1,4 @@
-"""Attention shared by the architectures. Runs on the MLX thread only."""
+"""Attention shared by the architectures. On the MLX thread, but on a host (see host.py)."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 All that looks at single tokens (norms, projections, the feed-forward) works on the list, so nothing is computed
 for padding. Attention alone needs a text to itself: texts of about one length are padded to a group of rows.
-Runs on the MLX thread only.
+What makes an mx.array is for the MLX thread; what is NumPy's may be used on any, one at a time.
 
 Shapes: B texts, G of a group, T tokens of all, n of those asked for, R tokens in a row, P of a prefix.
 """

@@ -152,7 +152,7 @@ def parameter_shapes(config: Config) -> dict[str, tuple[int, ...]]:
 
 
 class Model:
-    """The encoder: token ids to hidden states. Made and called on the MLX thread."""
+    """The encoder: token ids to hidden states. For its threads see Encoder."""
 
     causal = False
 

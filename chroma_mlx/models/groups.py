@@ -37,7 +37,8 @@ def plan_parts(lengths: npt.NDArray[np.int32], threads: int) -> list[npt.NDArray
     each a part by itself. In a part texts are the longest first.
 
     One part where that would leave a thread without work: then all share the work of each step. Layer by layer
-    threads wait for one another some hundred times a pass, longer where another program takes their cores.
+    threads wait for one another some hundred times a pass, longer where another program takes their cores. (A CPU's
+    passes of 1,024 tokens have parts for 4 threads; more than 4 share the work of each step.)
     """
     total = int(lengths.sum())
     count = max(threads, total // PART_TOKENS)

@@ -4,8 +4,8 @@ Outside of macOS, MLX's CPU backend has no vector instructions for exp and what 
 that a feed-forward's activation takes longer than its matrix products; NumPy's exp takes 1 to 3 ns, in blocks that
 stay in a core's cache. And each array that is asked for costs a hand-over to MLX's own thread and back: a short text
 has some hundred. So there the layers take and give NumPy's arrays, and weights are seen by NumPy without a copy
-(https://ml-explore.github.io/mlx/build/html/usage/numpy.html). Runs on the MLX thread only, but for the blocks that
-other threads take.
+(https://ml-explore.github.io/mlx/build/html/usage/numpy.html). Layers run on the MLX thread, but for the blocks and
+the parts of a pass (see engine/forward.py) that other threads take: these touch no mx.array that is not evaluated.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Array: TypeAlias = Any
 BLOCK: Final = 128 * 1024
 # Of rows whose largest score is no further from 0, exponentials and their sums are as exact as they are less it.
 NO_OVERFLOW: Final = 20.0
-# Columns that a thread takes at a time of a product that is cut into pieces.
+# Columns that a thread takes at a time of a product in pieces.
 SHARE: Final = 512
 FLOAT: Final = 4  # bytes
 
@@ -60,8 +60,8 @@ def in_blocks(job: Callable[[slice], None], length: int, step: int) -> None:
     """Calls `job` with every `step` of `length`, on all threads that large work may use; one block here, at once.
 
     A thread takes the next block when it is done with one, and this one too: where the other cores are busy
-    with something else, nobody waits for them. The first error of a block is raised when all are done. Within a block
-    all of `length` is done at once, on its thread.
+    with something else, nobody waits for them to begin. Called within a block it goes through its own one after
+    another, on that block's thread. The first error is raised, where there are other threads when all are done.
     """
     blocks = [slice(start, min(start + step, length)) for start in range(0, length, step)]
     if len(blocks) == 1 or most_threads() == 1 or getattr(_within, "block", False):
@@ -113,7 +113,7 @@ def address(array: Floats) -> int:
 
 def multiply(x: Floats, weight: Floats, bias: Floats | None) -> Floats:
     """x: (T, columns); weight: (rows, columns); bias: (rows,). Returns (T, rows)."""
-    T, (rows, columns) = len(x), weight.shape
+    T, (rows, columns) = len(x), weight.shape  # of the weight: as wide as what is given, and as x
     out = np.empty((T, rows), dtype=np.float32)
     product = own_product()
     if product is None:  # MLX has another library, and so has NumPy

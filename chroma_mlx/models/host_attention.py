@@ -4,7 +4,7 @@ Long texts through the BLAS itself: a block of queries of some heads is multipli
 into weights and multiplied with the values, in one go, on every core at once; the tokens stay in their list, and
 nothing is computed for padding. Short ones by NumPy, all heads of a group of texts at a time: they have too little
 work to be cut.
-Runs on the MLX thread, but for the blocks that other threads take.
+For its threads see host.py.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 
 from ..blas import PLAIN, ROW_MAJOR, TRANSPOSED, Product, one_thread, own_product
 from .batch import Batch, KeysValues, Rows
-from .host import Floats, address, exponentials, in_blocks, softmax, view
+from .host import FLOAT, Floats, address, exponentials, in_blocks, softmax, view
 from .sight import Sight, added
 
 # Queries of a block: of a causal text the keys behind a block's last query are not computed.
@@ -33,7 +33,6 @@ MAX_SCORE_BYTES: Final = 32 * 2**20
 # A text whose products have fewer multiplications has too little work to be cut. NumPy's library, which is not told how
 # many threads to use, takes one for as many, and several for more, which on small products wait for one another.
 WORTH_PRODUCT: Final = 2**18
-FLOAT: Final = 4  # bytes
 
 
 @dataclass(frozen=True, slots=True)

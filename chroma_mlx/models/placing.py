@@ -1,4 +1,4 @@
-"""What attention compares: heads normalised, and rotated to their positions. Runs on the MLX thread only.
+"""What attention compares: heads normalised, and rotated to their positions. For its threads see host.py.
 
 Shapes: T tokens, G texts of a group, R tokens in a row, N heads, D a head's width.
 """

@@ -1,6 +1,6 @@
 """Weights in memory: loads tensors, unpacks them where the device is better served so, and multiplies.
 
-Runs on the MLX thread only.
+Made on the MLX thread; layers of NumPy's arrays may be called on any.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class HostMatrix:
     """The same on a host, of NumPy's arrays."""
 
     def __init__(self, weight: mx.array, bias: mx.array | None) -> None:
-        self.weight, self.bias = weight, bias
+        self.weight, self.bias = view(weight), None if bias is None else view(bias)
 
     def __call__(self, x: Floats) -> Floats:
-        return multiply(x, view(self.weight), None if self.bias is None else view(self.bias))
+        return multiply(x, self.weight, self.bias)
 
 
 class PackedMatrix:
@@ -140,19 +140,17 @@ class Weights:
         """A linear layer; evaluated here, so that unpacking never holds more than one matrix twice."""
         weight, scales, biases, packing = self._take(path)
         offset = self.vector(f"{path}.bias") if bias else None
-        layer: Matrix | HostMatrix | PackedMatrix
-        kind = HostMatrix if self.host else Matrix
         if packing is not None and scales is not None and not self.dense:
             if biases is not None:
                 # The product promotes to the widest of its operands: keep the activations' dtype.
                 scales, biases = scales.astype(self.dtype), biases.astype(self.dtype)
-            layer = PackedMatrix(weight, scales, biases, packing, offset)
-        elif packing is not None and scales is not None:
-            layer = kind(unpack(weight, scales, biases, packing).astype(self.dtype), offset)
-        else:
-            layer = kind(weight.astype(self.dtype), offset)
-        self._settle([array for array in vars(layer).values() if isinstance(array, mx.array) and array is not offset])
-        return layer
+            self._settle([array for array in (weight, scales, biases) if array is not None])
+            return PackedMatrix(weight, scales, biases, packing, offset)
+        if packing is not None and scales is not None:
+            weight = unpack(weight, scales, biases, packing)
+        weight = weight.astype(self.dtype)
+        self._settle([weight])
+        return HostMatrix(weight, offset) if self.host else Matrix(weight, offset)
 
     def embedding(self, path: str) -> Embedding:
         """The table of token embeddings."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,9 @@ LENGTHS = (40, 39, 31, 12, 3, 33, 4, 8, 8, 27)
 
 
 def network_of(folder: Path, threads: int) -> LocalNetwork:
-    """A network on a host, whatever the machine has."""
+    """A network on a host."""
+    if sys.platform == "darwin":
+        pytest.skip("on a Mac layers give MLX's arrays, which are the MLX thread's alone")
     network = mlx_thread.run(load_network, open_checkpoint(folder), "cpu")
     object.__setattr__(network, "threads", threads)
     return network
@@ -60,7 +63,11 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     blocks = host.in_blocks
 
     def noted(job: Any, length: int, step: int) -> None:
+        together = threading.Barrier(3, timeout=30)
+
         def run(block: slice) -> None:
+            if block.start < 3:
+                together.wait()  # so that each thread takes one
             names.append(threading.current_thread().name)
             job(block)
 
@@ -80,7 +87,7 @@ def test_parts_give_what_all_texts_give(name: str, pooling: str, small_parts: li
     found = [mlx_thread.run(network_of(folder, n).embed, rows, pooling=pooling, skip=2) for n in (1, 3)]
     worst = furthest(*found)
     assert worst < SAME, f"differs by {worst:.1e}"
-    assert len(small_parts) > 2
+    assert "chroma-mlx-host" in small_parts
 
 
 def test_parts_stand_behind_one_prefix(small_parts: list[str]) -> None:
@@ -91,7 +98,7 @@ def test_parts_stand_behind_one_prefix(small_parts: list[str]) -> None:
     ]
     worst = furthest(*found)
     assert worst < SAME, f"differs by {worst:.1e}"
-    assert len(small_parts) > 2
+    assert "chroma-mlx-host" in small_parts
 
 
 def test_an_error_of_a_part_is_that_of_the_pass(small_parts: list[str]) -> None:
