@@ -12,7 +12,8 @@ class RMSNorm:
     """The norm by the root of the mean square. weight: (H,)."""
 
     def __init__(self, weight: mx.array, eps: float, *, host: bool) -> None:
-        self.weight, self.eps, self.host = view(weight) if host else weight, eps, host
+        self.weight: Array = view(weight) if host else weight
+        self.eps, self.host = eps, host
 
     def __call__(self, x: Array) -> Array:
         """x: (T, H). Another array of the same shape and dtype."""
@@ -32,7 +33,8 @@ class LayerNorm:
     """The layer norm. weight, bias: (H,)."""
 
     def __init__(self, weight: mx.array, bias: mx.array, eps: float, *, host: bool) -> None:
-        self.weight, self.bias = (view(weight), view(bias)) if host else (weight, bias)
+        self.weight: Array = view(weight) if host else weight
+        self.bias: Array = view(bias) if host else bias
         self.eps, self.host = eps, host
 
     def __call__(self, x: Array) -> Array:
