@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
 from ..models.known import KNOWN_MODELS, KnownModel, find_known
 from ..settings import MachineSettings, VectorSettings
-from .encoder import Encoder
+from .encoder import Encoder, counts, scheduler
 from .own_process import engine_process
 from .plan import Kind
 from .request import Embedded
@@ -25,9 +26,10 @@ def begin_call(encoder: Encoder, texts: Sequence[str], kind: Kind) -> Future[Emb
     """Hands texts over whole. The future gives what the encoder's `embed` gives, or raises what that raises.
 
     For large work beside which this process does other: no other caller here shares its passes. Raises ForkedProcess,
-    and EngineError where the process cannot be started; the future EngineError, too, where it died.
+    EngineError where the process cannot be started, and SchedulerClosed; the future EngineError, too, where it died.
     """
-    machine = encoder.machine
+    machine, under_way = encoder.machine, ExitStack()
+    under_way.enter_context(scheduler.call())  # a shutdown waits for it, or refuses it
     there = replace(
         machine,
         own_process=True,
@@ -38,7 +40,23 @@ def begin_call(encoder: Encoder, texts: Sequence[str], kind: Kind) -> Future[Emb
     # A folder by its absolute path, as it was when the encoder was made.
     vectors = replace(encoder.vectors, model_name=encoder.spec.model_name)
     known = find_known(vectors.model_name)  # which this program may have registered
-    return engine_process.call(_embed, vectors, there, known, list(texts), kind)
+    began = scheduler.now()
+
+    def end(done: Future[Embedded]) -> None:
+        under_way.close()
+        if (error := done.exception()) is None:
+            counts.add_call(kind, done.result(), seconds=scheduler.now() - began)
+        else:
+            counts.add_error(error)
+
+    try:
+        future = engine_process.call(_embed, vectors, there, known, list(texts), kind)
+    except BaseException as error:
+        under_way.close()
+        counts.add_error(error)
+        raise
+    future.add_done_callback(end)
+    return future
 
 
 def _absolute(path: Path | None) -> Path | None:

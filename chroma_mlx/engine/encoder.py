@@ -14,13 +14,14 @@ from functools import partial
 from typing import Any, Final, TypeVar
 
 from ..checkpoint.locate import local_folder
-from ..errors import QueueFull
+from ..errors import QueueFull, SchedulerClosed
 from ..progress import progress_bar
 from ..settings import MachineSettings, VectorSettings
 from ..texts import check_texts
 from .counts import Counts
 from .mlx_thread import mlx_thread
 from .model import Model, ModelSpec, find_loaded, get_model, unload_models
+from .own_process import engine_process
 from .plan import Kind
 from .request import Embedded, Request, Vectors, finish
 from .scheduler import UNKNOWN_S, Call, Limits, Scheduler
@@ -52,6 +53,7 @@ def shutdown(*, drain: bool = True) -> None:
     own choosing. Not to be called by an event loop that awaits a call itself, since it blocks.
     """
     scheduler.close(drain=drain)
+    engine_process.drop(error=SchedulerClosed())  # of whole calls: none is left where it drained
     unload_models()
 
 

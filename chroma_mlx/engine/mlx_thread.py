@@ -26,9 +26,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # MLX keeps freed buffers for reuse, by default up to 1.5 times the GPU's working set. Lengths vary from
-# batch to batch, so most of that is never asked for again. On a CPU a buffer costs next to nothing, and
-# where layers work on NumPy's arrays MLX makes few: from 4 to 128 MiB no difference in speed was measured, but all of it
-# is filled in time, since each length leaves buffers of its own.
+# batch to batch, so most of that is never asked for again. On a CPU a buffer costs next to nothing, and where layers
+# work on NumPy's arrays MLX makes few: from 4 to 128 MiB no difference in speed was measured, but all of it is filled
+# in time, since each length leaves buffers of its own.
 CACHE_LIMIT_BYTES: Final = {"gpu": 512 * 2**20, "cpu": 16 * 2**20}
 # After so long without work they go back to the system.
 IDLE_S: Final = 10.0

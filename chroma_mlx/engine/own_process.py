@@ -16,8 +16,8 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Collection
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,7 +32,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # What is under way there when the program ends has so long to end.
-END_S: Final = 5.0
+END_S, DROPPED_S = 5.0, 0.5
 # The first descriptor behind standard input, output and error.
 AFTER_STREAMS: Final = 3
 # The package without its own first lines, which import Chroma: a second and 60 MB that nobody there asks for.
@@ -51,6 +51,7 @@ class _Running:
     process: subprocess.Popen[bytes]
     connection: Connection[Any, Any]
     waiting: dict[int, Future[Any]] = field(default_factory=dict)
+    calls: set[int] = field(default_factory=set)  # those of `waiting` that `call` sent
     closed: bool = False
 
 
@@ -104,6 +105,21 @@ class EngineProcess:
         """As `submit`, of a job that waits for others there: on a thread for these, one after another."""
         return self._send(True, job, args, kwargs)
 
+    def drop(self, futures: Collection[Future[Any]] | None = None, error: BaseException | None = None) -> None:
+        """Whoever waits for these calls, None for all, gets `error`, CancelledError where there is none; what was not
+        begun there is not done."""
+        with self._lock:
+            running = self._running
+            if running is None:
+                return
+            gone = {number for number in running.calls if futures is None or running.waiting.get(number) in futures}
+            left = [future for number in gone if (future := running.waiting.pop(number, None)) is not None]
+            running.calls -= gone
+            with suppress(OSError):  # it has died
+                running.connection.send(gone)
+        for future in left:
+            future.set_exception(error or CancelledError())
+
     def _send(self, waits: bool, job: Callable[..., R], args: Any, kwargs: Any) -> Future[R]:
         future: Future[R] = Future()
         future.set_running_or_notify_cancel()  # it cannot be taken back
@@ -113,6 +129,8 @@ class EngineProcess:
                 running = self._running = self._running or self._start()
                 number = next(self._numbers)
                 running.waiting[number] = future
+                if waits:
+                    running.calls.add(number)
                 try:
                     running.connection.send((number, waits, job, args, kwargs))
                     return future
@@ -121,6 +139,10 @@ class EngineProcess:
                     self._running = None
                     if fresh:
                         raise EngineError(f"The engine's process ended as soon as it was started: {error}.") from error
+                except BaseException:  # what cannot be pickled
+                    running.waiting.pop(number, None)
+                    running.calls.discard(number)
+                    raise
 
     def run(self, job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Sends a job and waits for it. Raises as `submit` and its future do."""
@@ -212,7 +234,9 @@ class EngineProcess:
 
     def _pass_on(self, running: _Running) -> bool:
         number, value, error, there, self._mlx_memory = running.connection.recv()
-        future = running.waiting.pop(number)
+        running.calls.discard(number)
+        if (future := running.waiting.pop(number, None)) is None:
+            return True  # nobody waits for it any more
         if error is None:
             future.set_result(value)
         else:
@@ -226,7 +250,9 @@ class EngineProcess:
         with self._lock:
             self._ended = True
         if not self._forked:
-            self.close(within_s=END_S)
+            running = self._running
+            # What nobody waits for may be under way.
+            self.close(within_s=END_S if running is not None and running.waiting else DROPPED_S)
 
 
 def _died(status: int, *, closed: bool) -> EngineError:
@@ -246,6 +272,7 @@ def work(descriptor: int) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     connection: Connection[Any, Any] = Connection(descriptor)
     engine_process.is_here()
+    dropped: set[int] = set()
     calls = ThreadPoolExecutor(1, thread_name_prefix="chroma-mlx-call")
     answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
 
@@ -258,6 +285,10 @@ def work(descriptor: int) -> NoReturn:
     def do(number: int, job: Callable[[], Any]) -> None:
         answers.put(_answer(number, job))
 
+    def do_call(number: int, job: Callable[[], Any]) -> None:
+        if number not in dropped:
+            do(number, job)
+
     def do_on_mlx(number: int, job: Callable[[], Any]) -> None:
         do(number, partial(on_mlx, job))
 
@@ -265,9 +296,12 @@ def work(descriptor: int) -> NoReturn:
     sending.start()
     with suppress(EOFError, OSError):  # nobody waits any more for what is under way
         while (asked := connection.recv()) is not None:
+            if isinstance(asked, set):
+                dropped |= asked
+                continue
             number, waits, job, args, kwargs = asked
             if waits:
-                calls.submit(do, number, partial(job, *args, **kwargs))
+                calls.submit(do_call, number, partial(job, *args, **kwargs))
             else:
                 mlx_thread.submit(do_on_mlx, number, partial(job, *args, **kwargs))
             del asked, job, args, kwargs  # the next wait may be long

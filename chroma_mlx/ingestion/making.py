@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 TEXTS_COUNTED: Final = 512
 # A function of another library may send all that it is given to a service, which takes so many.
 TEXTS_A_CALL: Final = 256
+# Batches that are under way elsewhere at once are fewer.
+MOST_BEGUN: Final = 16
 # A text behind a prompt may have a few tokens more than both.
 PROMPT_MARGIN: Final = 4
 
@@ -54,6 +57,9 @@ class Maker(Protocol):
     def begin(self, texts: Sequence[str]) -> Future[npt.NDArray[np.float32]] | None:
         """Has them made elsewhere, in turn with what was begun before; None where that would have to be here."""
 
+    def drop(self) -> None:
+        """Nobody wants any more what was begun."""
+
     def ruler(self) -> Ruler:
         """What measures the texts; may fetch the model's tokenizer."""
 
@@ -63,6 +69,7 @@ class RouterMaker:
 
     def __init__(self, embedder: Embedder) -> None:
         self.embedder = embedder
+        self._begun: deque[Future[Embedded]] = deque(maxlen=MOST_BEGUN)
 
     @property
     def name(self) -> str:
@@ -92,8 +99,14 @@ class RouterMaker:
             else:
                 vectors.set_exception(error)
 
-        self.embedder.begin(texts).add_done_callback(end)
+        begun = self.embedder.begin(texts)
+        begun.add_done_callback(end)
+        self._begun.append(begun)
         return vectors
+
+    def drop(self) -> None:
+        """See Maker."""
+        engine_process.drop(self._begun)
 
     def ruler(self) -> Ruler:
         """See Maker."""
@@ -134,6 +147,9 @@ class FunctionMaker:
 
     def begin(self, texts: Sequence[str]) -> None:
         """See Maker: the function is this process's."""
+
+    def drop(self) -> None:
+        """See Maker."""
 
     def _call(self, texts: Sequence[str], start: int) -> Any:
         """What the function returns for the texts from `start`. An InputError names the place among all of them."""

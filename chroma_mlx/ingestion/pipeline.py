@@ -10,8 +10,7 @@ import dataclasses
 import threading
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
-from contextlib import suppress
+from concurrent.futures import CancelledError, Future
 from typing import Final
 
 import numpy as np
@@ -41,6 +40,7 @@ class Embedding:
         self._opened, self._retry, self._refuse, self._pace = opened, retry, refuse, pace
         self._width: int | None = opened.chroma.get_model()["dimension"]
         self._settled = self._signed = False
+        self._dropped = False
         self._free_since = 0.0  # when the last texts had their vectors
 
     def embed(self, work: Work) -> Embedded:
@@ -60,6 +60,11 @@ class Embedding:
             return lambda: found
         vectors.add_done_callback(lambda _: self._note(len(work.embed), begun))
         return lambda: self._finish(work, vectors)
+
+    def drop(self) -> None:
+        """Nobody wants any more what was begun."""
+        self._dropped = True
+        self._opened.maker.drop()
 
     def _settle(self, work: Work) -> None:
         if not self._settled and work.embed:
@@ -94,8 +99,13 @@ class Embedding:
 
     def _vectors(self, work: Work, begun: Future[npt.NDArray[np.float32]] | None) -> npt.NDArray[np.float32]:
         if begun is not None:
-            with suppress(EngineError):  # of a process that died, too: the next try starts another
+            try:
                 return begun.result()
+            except CancelledError as error:
+                raise ChannelClosed("The vectors are not wanted any more.") from error
+            except EngineError:  # of a process that died, too: the next try starts another
+                if self._dropped:
+                    raise
         texts, started = _texts(work), time.perf_counter()
         vectors = self._retry.call(self._opened.maker.make, texts=texts)
         self._note(len(texts), started)
@@ -173,6 +183,7 @@ def run_stages(works: Iterable[Work], embedding: Embedding, writing: Writing, *,
         if not isinstance(error, ChannelClosed):
             failures.append(error)
         stop.set()
+        embedding.drop()
         prepared.fail()
         embedded.fail()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ import pytest
 from chromadb.api import ClientAPI
 
 from chroma_mlx import EmbeddingConfig, MLXEmbeddingFunction, MockEmbeddingFunction, ingest, migrate
+from chroma_mlx.engine.encoder import counts
 from chroma_mlx.engine.model import unload_models
 from chroma_mlx.engine.own_process import engine_process
 from chroma_mlx.ingestion import preparing
+from chroma_mlx.ingestion.store import Store
 from chroma_mlx.router.embedders import MLXEmbedder
 
 RECORDS = [{"id": f"n{number}", "text": f"{number} loaves of bread, " * (number % 7 + 1)} for number in range(300)]
@@ -102,16 +106,71 @@ def test_a_text_that_cannot_be_embedded_is_refused_alone(client: ClientAPI, begu
     assert set(vectors_of(client.get_collection("notes"))) == {f"n{number}" for number in range(60) if number != 33}
 
 
-def test_a_process_that_is_killed_meanwhile_is_started_again(client: ClientAPI, begun: list[int]) -> None:
-    def records() -> Any:
-        for number, row in enumerate(RECORDS):
-            if number == 150 and engine_process.pid is not None:
-                os.kill(engine_process.pid, signal.SIGKILL)
-                psutil.wait_procs([psutil.Process(engine_process.pid)], timeout=10) if engine_process.pid else None
-            yield row
+def test_a_process_that_is_killed_meanwhile_is_started_again(
+    client: ClientAPI, begun: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    put = Store.put
 
-    assert ingest(records(), "notes", client=client, model="builtin").added == 300
+    def kill_first(self: Store, *arguments: Any) -> None:
+        pid = engine_process.pid
+        if not killed and len(begun) > 2 and pid is not None:  # others are under way
+            killed.append(pid)
+            os.kill(pid, signal.SIGKILL)
+            psutil.wait_procs([psutil.Process(pid)], timeout=10)
+        put(self, *arguments)
+
+    monkeypatch.setattr(Store, "put", kill_first)
+    assert ingest(RECORDS, "notes", client=client, model="builtin").added == 300
+    assert killed
     holds_all(client.get_collection("notes"))
+
+
+def test_a_run_that_fails_leaves_nothing_to_do(
+    client: ClientAPI, begun: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Store, "put", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        ingest(RECORDS, "notes", client=client, model="builtin")
+    running = engine_process._running
+    assert begun
+    assert running is not None
+    assert not running.waiting
+    assert engine_process.run(abs, -1) == 1
+
+
+@pytest.mark.parametrize("drain", [True, False])
+def test_a_shutdown_ends_it(drain: bool) -> None:
+    """In a program of its own, since it is for good; a later ingest is refused as any call."""
+    program = f"""
+import threading, chromadb, chroma_mlx
+from chroma_mlx.engine.own_process import engine_process as it
+rows = [f"{{number}} loaves of bread" for number in range(3000)]
+client, ended = chromadb.EphemeralClient(), []
+def run(name):
+    try:
+        chroma_mlx.ingest(rows, name, client=client, model="builtin")
+        ended.append("all")
+    except Exception as error:
+        ended.append(type(error).__name__)
+thread = threading.Thread(target=run, args=("notes",))
+thread.start()
+while not it._running or not it._running.calls:
+    pass
+chroma_mlx.shutdown(drain={drain})
+print(it.pid)
+thread.join()
+run("later")
+print(*ended)
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert run.stdout.split() == ["None", "SchedulerClosed", "SchedulerClosed"], run.stderr
+
+
+def test_it_is_counted_here(client: ClientAPI) -> None:
+    before = counts.numbers().texts["document"]
+    ingest(RECORDS, "notes", client=client, model="builtin")
+    assert counts.numbers().texts["document"] - before == 300
 
 
 def test_a_migration_is_embedded_there_too(client: ClientAPI, begun: list[int]) -> None:
