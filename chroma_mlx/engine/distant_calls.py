@@ -28,8 +28,7 @@ def begin_call(encoder: Encoder, texts: Sequence[str], kind: Kind) -> Future[Emb
     For large work beside which this process does other: no other caller here shares its passes. Raises ForkedProcess,
     EngineError where the process cannot be started, and SchedulerClosed; the future EngineError, too, where it died.
     """
-    machine, under_way = encoder.machine, ExitStack()
-    under_way.enter_context(scheduler.call())  # a shutdown waits for it, or refuses it
+    machine = encoder.machine
     there = replace(
         machine,
         own_process=True,
@@ -40,7 +39,7 @@ def begin_call(encoder: Encoder, texts: Sequence[str], kind: Kind) -> Future[Emb
     # A folder by its absolute path, as it was when the encoder was made.
     vectors = replace(encoder.vectors, model_name=encoder.spec.model_name)
     known = find_known(vectors.model_name)  # which this program may have registered
-    began = scheduler.now()
+    began, under_way = scheduler.now(), ExitStack()
 
     def end(done: Future[Embedded]) -> None:
         under_way.close()
@@ -49,6 +48,7 @@ def begin_call(encoder: Encoder, texts: Sequence[str], kind: Kind) -> Future[Emb
         else:
             counts.add_error(error)
 
+    under_way.enter_context(scheduler.call())  # a shutdown waits for it, or refuses it
     try:
         future = engine_process.call(_embed, vectors, there, known, list(texts), kind)
     except BaseException as error:

@@ -31,7 +31,7 @@ from .mlx_thread import mlx_memory, mlx_thread, on_mlx
 P = ParamSpec("P")
 R = TypeVar("R")
 
-# What is under way there when the program ends has so long to end.
+# What is under way there when the program ends has so long to end; where nobody waits for it, the second.
 END_S, DROPPED_S = 5.0, 0.5
 # The first descriptor behind standard input, output and error.
 AFTER_STREAMS: Final = 3

@@ -54,7 +54,7 @@ class Maker(Protocol):
     def make(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         """The vectors of documents, (len(texts), dimension)."""
 
-    def begin(self, texts: Sequence[str]) -> Future[npt.NDArray[np.float32]] | None:
+    def begin(self, texts: Sequence[str]) -> Future[Embedded] | None:
         """Has them made elsewhere, in turn with what was begun before; None where that would have to be here."""
 
     def drop(self) -> None:
@@ -85,24 +85,13 @@ class RouterMaker:
         """See Maker. Raises what the function raises."""
         return self.embedder.embed(texts, "document").vectors
 
-    def begin(self, texts: Sequence[str]) -> Future[npt.NDArray[np.float32]] | None:
+    def begin(self, texts: Sequence[str]) -> Future[Embedded] | None:
         """See Maker."""
         if not isinstance(self.embedder, MLXEmbedder) or not self.embedder.config.own_process:
             return None
-        vectors: Future[npt.NDArray[np.float32]] = Future()
-        vectors.set_running_or_notify_cancel()
-
-        def end(found: Future[Embedded]) -> None:
-            error = found.exception()
-            if error is None:
-                vectors.set_result(found.result().vectors)
-            else:
-                vectors.set_exception(error)
-
         begun = self.embedder.begin(texts)
-        begun.add_done_callback(end)
         self._begun.append(begun)
-        return vectors
+        return begun
 
     def drop(self) -> None:
         """See Maker."""
@@ -172,10 +161,8 @@ def maker_of(function: Any, *, beside: bool = False) -> RouterMaker | FunctionMa
             "This collection takes vectors that are made elsewhere, and an ingest embeds text. Use a collection with "
             "an embedding function, or name a model."
         )
-    if isinstance(function, MLXEmbeddingFunction):
+    if isinstance(function, MLXEmbeddingFunction | MockEmbeddingFunction):
         return maker_of_config(config_of(function), beside=beside)
-    if isinstance(function, MockEmbeddingFunction):
-        return RouterMaker(MockEmbedder(config_of(function)))
     return FunctionMaker(function)
 
 

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -27,10 +27,13 @@ from .report import Counts
 from .retry import Retry
 from .store import Store
 
+if TYPE_CHECKING:
+    from ..engine.request import Embedded
+
 # Batches that wait between two stages.
 WAITING: Final = 2
 # What is left of a batch, and the vectors of its passages, (n, dimension).
-Embedded = tuple[Work, npt.NDArray[np.float32]]
+Ready = tuple[Work, npt.NDArray[np.float32]]
 
 
 class Embedding:
@@ -43,23 +46,24 @@ class Embedding:
         self._dropped = False
         self._free_since = 0.0  # when the last texts had their vectors
 
-    def embed(self, work: Work) -> Embedded:
+    def embed(self, work: Work) -> Ready:
         """The work without the records that cannot be embedded, which are noted, and the vectors of its passages.
 
         Raises DimensionMismatch where these are not as wide as those stored, and what the function raises.
         """
+        self._settle(work)
         return self._finish(work, None)
 
-    def begin(self, work: Work) -> Callable[[], Embedded]:
+    def begin(self, work: Work) -> Callable[[], Ready]:
         """What gives the same when it is called: begun elsewhere, where the maker can do that, else done now."""
         self._settle(work)
         begun = time.perf_counter()
-        vectors = self._opened.maker.begin(_texts(work)) if work.embed else None
-        if vectors is None:
-            found = self._finish(work, None)
-            return lambda: found
-        vectors.add_done_callback(lambda _: self._note(len(work.embed), begun))
-        return lambda: self._finish(work, vectors)
+        elsewhere = self._opened.maker.begin(_texts(work)) if work.embed else None
+        if elsewhere is None:
+            ready = self._finish(work, None)
+            return lambda: ready
+        elsewhere.add_done_callback(lambda _: self._note(len(work.embed), begun))
+        return lambda: self._finish(work, elsewhere)
 
     def drop(self) -> None:
         """Nobody wants any more what was begun."""
@@ -76,13 +80,12 @@ class Embedding:
         begun, self._free_since = max(begun, self._free_since), time.perf_counter()
         self._pace.note(passages, self._free_since - begun)
 
-    def _finish(self, work: Work, begun: Future[npt.NDArray[np.float32]] | None) -> Embedded:
+    def _finish(self, work: Work, begun: Future[Embedded] | None) -> Ready:
         """`begun`: the vectors of the whole work, where they are being made elsewhere."""
-        self._settle(work)
         while work.embed:
-            ready, begun = begun, None
+            elsewhere, begun = begun, None
             try:
-                vectors = self._vectors(work, ready)
+                vectors = self._vectors(work, elsewhere)
             except InputError as error:
                 if error.index is None:
                     raise
@@ -97,10 +100,10 @@ class Embedding:
             work = self._without(work, problems)
         return work, np.empty((0, 0), dtype=np.float32)
 
-    def _vectors(self, work: Work, begun: Future[npt.NDArray[np.float32]] | None) -> npt.NDArray[np.float32]:
+    def _vectors(self, work: Work, begun: Future[Embedded] | None) -> npt.NDArray[np.float32]:
         if begun is not None:
             try:
-                return begun.result()
+                return begun.result().vectors
             except CancelledError as error:
                 raise ChannelClosed("The vectors are not wanted any more.") from error
             except EngineError:  # of a process that died, too: the next try starts another
@@ -176,7 +179,7 @@ def run_stages(works: Iterable[Work], embedding: Embedding, writing: Writing, *,
 
     Raises what the stage that failed first raised; the others have ended then.
     """
-    prepared, embedded = Channel[Work](WAITING), Channel[Callable[[], Embedded]](WAITING)
+    prepared, embedded = Channel[Work](WAITING), Channel[Callable[[], Ready]](WAITING)
     failures: list[BaseException] = []
 
     def end(error: BaseException) -> None:
