@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from common import environment, in_child, machine, medians, seconds, spread
 from workloads import CHANGED, change_some, make_texts
 
@@ -110,7 +110,7 @@ def run(file: Path, home: Path, *where: str) -> dict[str, Any]:
 
     def watch() -> None:
         while process.poll() is None:
-            if now := resident_bytes_of(process.pid):  # 0 of one that has just ended
+            if now := resident_bytes_of(process.pid):
                 held.append(now)
             time.sleep(LOOK_S)
 
@@ -131,12 +131,13 @@ def run(file: Path, home: Path, *where: str) -> dict[str, Any]:
     }
 
 
-def resident_bytes_of(process: int) -> int | None:
-    """What a process holds in memory; None where it ended, or the system does not say in /proc."""
+def resident_bytes_of(process: int) -> int:
+    """What a process and those that it started hold in memory; 0 where it ended."""
     try:
-        return int(Path(f"/proc/{process}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, IndexError):
-        return None
+        first = psutil.Process(process)
+        return sum(int(each.memory_info().rss) for each in (first, *first.children(recursive=True)))
+    except psutil.NoSuchProcess:
+        return 0
 
 
 def measure(documents: int) -> dict[str, Any]:
@@ -248,7 +249,7 @@ def describe(found: dict[str, Any]) -> str:
             "",
             f"The first run has **{found['ratio']:.2f}** ({spread(rounds, 'ratio')}) of the rate of the slower of the "
             f"two. The second is **{found['times']:.0f} times** faster ({spread(rounds, 'times')}). Of {edited:,} "
-            f"edited documents {found['embedded']:,.0f} were embedded. Resident memory: "
+            f"edited documents {found['embedded']:,.0f} were embedded. Resident memory, the engine's process with it: "
             f"{found['peak'] / 2**20:.0f} MiB at most; at each quarter of the run {mib} MiB. Every count was "
             f"{'right' if found['right'] else 'WRONG'}.",
         ]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import socket
 import subprocess
 import sys
@@ -49,11 +50,22 @@ class Served:
         server = psutil.Process(self.process)
         return sum(int(process.memory_info().rss) for process in (server, *server.children(recursive=True)))
 
+    def cpu_s(self) -> dict[str, float]:
+        """The CPU-seconds of it and of the engine's process until now."""
+        server = psutil.Process(self.process)
+        engine = server.children()
+        return {"server": _cpu_s(server), "engine": sum(map(_cpu_s, engine))}
+
     def milliseconds(self, status: int) -> list[float]:
         """How long each request of a status took until now by the server's own log."""
         with self.log.open() as log:
             lines = [json.loads(line) for line in log if line.startswith("{") and line.endswith("}\n")]
         return [line["milliseconds"] for line in lines if line.get("status") == status and line["route"] == "/embed"]
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 @contextmanager
@@ -82,7 +94,11 @@ def server(*arguments: str, **environment: str) -> Iterator[Served]:
 
 
 def ask(served: Served, callers: int, seconds: float, *, pause_s: float = 0.0) -> dict[str, Any]:
-    """By wrk: so many callers, each asking when it has its answer, or `pause_s` later on average."""
+    """By wrk: so many callers, each asking when it has its answer, or `pause_s` later on average.
+
+    `cores` are those that each process had busy, on average.
+    """
+    before, ours = served.cpu_s(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = ["wrk", "-t1", f"-c{callers}", f"-d{max(1, round(seconds))}s", "--timeout", "60s"]
     told = subprocess.run(
         [*command, "-s", str(HERE / "load.lua"), served.url],
@@ -92,7 +108,11 @@ def ask(served: Served, callers: int, seconds: float, *, pause_s: float = 0.0) -
         env={**os.environ, "PAUSE_MS": str(pause_s * 1000)},
     ).stdout
     found: dict[str, Any] = json.loads(told.splitlines()[-1])
-    return {**found, "per_s": found["answered"] / found["seconds"]}
+    after, now = served.cpu_s(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent = {name: after[name] - before[name] for name in after}
+    spent["wrk"] = now.ru_utime + now.ru_stime - ours.ru_utime - ours.ru_stime
+    cores = {name: each / found["seconds"] for name, each in spent.items()}
+    return {**found, "per_s": found["answered"] / found["seconds"], "cores": cores}
 
 
 def offer(folder: Path, served: Served, seconds: float, rate: int) -> dict[str, Any]:
@@ -201,6 +221,10 @@ def describe_many(found: dict[str, Any]) -> list[str]:
     ]
 
 
+def _named(cores: dict[str, float]) -> str:
+    return ", ".join(f"{name} {busy:.2f}" for name, busy in cores.items())
+
+
 def describe_overload(found: dict[str, Any]) -> list[str]:
     """As Markdown."""
     most, over, answered, refused = found["most"], found["over"], found["log"].get(200), found["log"].get(503)
@@ -213,7 +237,8 @@ def describe_overload(found: dict[str, Any]) -> list[str]:
         f"the server's log a refusal took {refused['p50_ms']:.1f} ms (p50) and {refused['p99_ms']:.1f} ms (p99), "
         f"{found['under_10_ms']:.2%} under 10 ms, and an answer {answered['p50_ms']:.0f} ms (p50) and "
         f"{answered['p99_ms']:.0f} ms (p99). Right behind, one request took {found['recovered_ms']:.1f} ms, and "
-        f"{CALLERS} callers got {found['after']['per_s']:,.0f} a second.",
+        f"{CALLERS} callers got {found['after']['per_s']:,.0f} a second. Cores busy: {_named(most['cores'])} where "
+        f"{MAX_QUEUE} callers asked, {_named(over['cores'])} beyond.",
         "",
     ]
 

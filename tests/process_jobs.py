@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 
 from chroma_mlx.errors import InputError
 
@@ -28,3 +29,7 @@ def loaded_networks() -> int:
     from chroma_mlx.engine import distant_network
 
     return len(distant_network._networks)
+
+
+def warn(message: str) -> None:
+    warnings.warn(message, stacklevel=1)

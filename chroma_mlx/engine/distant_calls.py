@@ -20,6 +20,7 @@ from .encoder import Encoder, counts, scheduler
 from .own_process import engine_process
 from .plan import Kind
 from .request import Embedded
+from .scheduler import Pass
 
 
 def begin_call(encoder: Encoder, texts: Sequence[str], kind: Kind) -> Future[Embedded]:
@@ -67,6 +68,16 @@ def _embed(
     vectors: VectorSettings, machine: MachineSettings, known: KnownModel | None, texts: list[str], kind: Kind
 ) -> Embedded:
     """A job of the engine's process, on a thread that may wait."""
+    scheduler.observe = _tell_of_pass
     if known is not None:
         KNOWN_MODELS[known.name] = known
     return Encoder(vectors, machine).embed(texts, kind)
+
+
+def _tell_of_pass(done: Pass) -> None:
+    engine_process.tell(_add_pass, done)
+
+
+def _add_pass(done: Pass) -> None:
+    """Here, of a pass there."""
+    counts.add_pass(done)

@@ -16,6 +16,8 @@ import subprocess
 import sys
 import threading
 import traceback
+import warnings
+from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -23,13 +25,14 @@ from dataclasses import dataclass, field
 from functools import partial
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any, Final, NoReturn, ParamSpec, TypeVar
+from typing import Any, Final, NoReturn, ParamSpec, TextIO, TypeVar
 
 from ..errors import EngineError, ForkedProcess
 from .mlx_thread import mlx_memory, mlx_thread, on_mlx
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Told = tuple[Callable[..., object], Any, Any]  # a function and its arguments
 
 # What is under way there when the program ends has so long to end; where nobody waits for it, the second.
 END_S, DROPPED_S = 5.0, 0.5
@@ -73,6 +76,7 @@ class EngineProcess:
         self._mlx_memory = (0, 0)
         self._forked = self._registered = self._ended = False
         self._is_here = False
+        self._told: deque[Told] = deque()
 
     @property
     def can_start(self) -> bool:
@@ -82,6 +86,21 @@ class EngineProcess:
     def is_here(self) -> None:
         """This is that process: what is to run there runs here."""
         self._is_here = True
+
+    def tell(self, job: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """In that process: has `job`, a function of a module, called in the one that started it.
+
+        It goes there with the next answer, in whose place an error that it raises comes.
+        """
+        self._told.append((job, args, kwargs))
+
+    def take_told(self) -> list[Told]:
+        """In that process: what is to be called in the one that started it."""
+        told: list[Told] = []
+        with suppress(IndexError):
+            while True:
+                told.append(self._told.popleft())
+        return told
 
     @property
     def pid(self) -> int | None:
@@ -233,14 +252,19 @@ class EngineProcess:
             future.set_exception(_died(status, closed=running.closed))
 
     def _pass_on(self, running: _Running) -> bool:
-        number, value, error, there, self._mlx_memory = running.connection.recv()
+        number, value, error, there, told, self._mlx_memory = running.connection.recv()
+        for job, args, kwargs in told:
+            try:
+                job(*args, **kwargs)
+            except Exception as raised:  # a warning that is an error here
+                error = error or raised
         running.calls.discard(number)
         if (future := running.waiting.pop(number, None)) is None:
             return True  # nobody waits for it any more
         if error is None:
             future.set_result(value)
         else:
-            error.__cause__ = _There(there)
+            error.__cause__ = _There(there) if there else error.__cause__
             future.set_exception(error)
         return True  # and hold nothing of it meanwhile
 
@@ -272,6 +296,8 @@ def work(descriptor: int) -> NoReturn:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     connection: Connection[Any, Any] = Connection(descriptor)
     engine_process.is_here()
+    warnings.simplefilter("default")  # the other side's filters say what becomes of them
+    warnings.showwarning = _show_there
     dropped: set[int] = set()
     calls = ThreadPoolExecutor(1, thread_name_prefix="chroma-mlx-call")
     answers: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
@@ -312,18 +338,44 @@ def work(descriptor: int) -> NoReturn:
 
 
 def _answer(number: int, job: Callable[[], Any]) -> bytes:
+    told: list[Told] = []
+
+    def pack(value: Any, error: BaseException | None = None, there: str = "") -> bytes:
+        return pickle.dumps((number, value, error, there, told, mlx_memory()), pickle.HIGHEST_PROTOCOL)
+
     try:
-        return pickle.dumps((number, job(), None, "", mlx_memory()), pickle.HIGHEST_PROTOCOL)
+        value = job()
+        told = engine_process.take_told()
+        return pack(value)
     except BaseException as error:
+        told += engine_process.take_told()
         there = f"\n{traceback.format_exc()}"
         error.__cause__ = error.__context__ = None  # they do not travel
         try:
-            answer = pickle.dumps((number, None, error, there, mlx_memory()), pickle.HIGHEST_PROTOCOL)
+            answer = pack(None, error, there)
             pickle.loads(answer)  # some errors can be packed and not unpacked
             return answer
         except Exception:
-            failed = EngineError(f"The engine's process failed: {type(error).__name__}: {error}")
-            return pickle.dumps((number, None, failed, there, mlx_memory()))
+            return pack(None, EngineError(f"The engine's process failed: {type(error).__name__}: {error}"), there)
+
+
+def _show_there(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """In the process, in place of warnings.showwarning: nobody would look for a warning here."""
+    engine_process.tell(_warn, str(message), category, filename, lineno)
+
+
+def _warn(message: str, category: type[Warning], file: str, line: int) -> None:
+    """Warns here as there: once a place, if the filters here say so, whichever side was first to warn."""
+    modules = (getattr(module, "__dict__", {}) for module in list(sys.modules.values()))
+    of_place: dict[str, Any] = next((names for names in modules if names.get("__file__") == file), {})
+    warnings.warn_explicit(message, category, file, line, registry=of_place.setdefault("__warningregistry__", {}))
 
 
 def _pipe() -> tuple[Connection, Connection]:

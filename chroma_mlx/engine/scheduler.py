@@ -79,7 +79,7 @@ class Clock:
 class Scheduler:
     """Gathers pieces of any thread into passes that `submit` runs one after another.
 
-    submit: queues a job for the thread that computes. `observe` is called there after every pass.
+    submit: queues a job for the thread that computes. `observe`, which may be set, is called there after every pass.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Scheduler:
         clock: Clock | None = None,
         observe: Callable[[Pass], None] = lambda done: None,
     ) -> None:
-        self._submit, self._clock, self._observe = submit, clock or Clock(), observe
+        self._submit, self._clock, self.observe = submit, clock or Clock(), observe
         self.forget()
 
     def forget(self) -> None:
@@ -280,7 +280,7 @@ class Scheduler:
             newest = (now - started) / max(1, tokens)
             old = self._seconds_a_token or newest
             self._seconds_a_token = (1 - NEWEST) * old + NEWEST * newest
-        self._observe(
+        self.observe(
             Pass(
                 kind=batch[0].work.kind,
                 lengths=tuple(map(len, _rows(batch))),

@@ -10,18 +10,21 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import process_jobs
 import psutil
 import pytest
-from process_jobs import has, loaded_networks, raise_input_error, raise_what_cannot_travel
+from process_jobs import has, loaded_networks, raise_input_error, raise_what_cannot_travel, warn
 from small import CHECKPOINTS, read_texts, write_checkpoint
 
 from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.engine.distant_calls import begin_call
+from chroma_mlx.engine.encoder import counts
 from chroma_mlx.engine.model import unload_models
 from chroma_mlx.engine.own_process import EngineProcess, engine_process
 from chroma_mlx.engine.stats import take_held
@@ -132,6 +135,34 @@ def test_a_whole_call_says_which_text_is_wrong() -> None:
     with pytest.raises(InputError) as raised:
         begin_call(encoder, ["short", "long " * 100], "document").result(60)
     assert raised.value.index == 1
+
+
+def test_the_passes_of_a_whole_call_are_counted_here() -> None:
+    encoder = MLXEmbeddingFunction("builtin", own_process=True, batch_size=2).encoder()
+    before = counts.numbers()
+    begin_call(encoder, ["one", "two", "three"], "document").result(60)
+    now = counts.numbers()
+    assert now.pass_texts.sum - before.pass_texts.sum == 3
+    assert now.pass_s.sum > before.pass_s.sum
+    assert sum(now.wait_s.counts) - sum(before.wait_s.counts) >= 2  # passes of two and one, or of more pieces
+
+
+def test_what_it_warns_of_is_warned_of_here_once_a_place(process: EngineProcess) -> None:
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("default")
+        warn("see to it")
+        process.run(warn, "see to it")
+        process.run(warn, "and to this")
+    assert [(str(each.message), each.filename) for each in seen] == [
+        ("see to it", process_jobs.__file__),
+        ("and to this", process_jobs.__file__),
+    ]
+
+
+def test_a_warning_that_is_an_error_here_is_raised_by_its_job(process: EngineProcess) -> None:
+    with pytest.raises(UserWarning, match="see to it"):
+        process.run(warn, "see to it")
+    assert process.run(os.getpid) == process.pid
 
 
 def test_whole_calls_are_answered_before_it_ends(process: EngineProcess) -> None:
