@@ -33,3 +33,11 @@ def loaded_networks() -> int:
 
 def warn(message: str) -> None:
     warnings.warn(message, stacklevel=1)
+
+
+def warn_of_a_kind_of_its_own(message: str) -> int:
+    class OfItsOwn(UserWarning):
+        pass
+
+    warnings.warn(message, OfItsOwn, stacklevel=1)
+    return 1

@@ -63,7 +63,7 @@ def _check_page(path: Path, page: Page, row: int) -> None:
 
 def _repeated(digests: bytearray) -> int | None:
     """The first row, in the file's order, whose digest an earlier row has too."""
-    pairs = np.frombuffer(bytes(digests), dtype=[("high", "<u8"), ("low", "<u8")])
+    pairs = np.frombuffer(digests, dtype=[("high", "<u8"), ("low", "<u8")])
     order = np.lexsort((pairs["low"], pairs["high"]))  # stable: of equal ones, the first row comes first
     ordered = pairs[order]
     repeated = order[1:][ordered[1:] == ordered[:-1]]

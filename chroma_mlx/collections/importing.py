@@ -60,9 +60,9 @@ def import_collection(client: ClientAPI, source: CheckedFile, name: str, *, over
     """Puts a file's records into collection `name`, which is made as the exported one was if there is none.
 
     Run again after it was stopped it does what is left; run again after it was done, nothing. Memory is bounded by a
-    page of records, and 16 bytes an id. Raises, before anything is written, CollectionMismatch, DimensionMismatch or
-    ConfigError for a collection that the vectors do not fit, and RecordConflict when records are there that differ,
-    and `overwrite` is not given.
+    page of records, and some 40 bytes an id. Raises, before anything is written, CollectionMismatch,
+    DimensionMismatch or ConfigError for a collection that the vectors do not fit, and RecordConflict when records are
+    there that differ, and `overwrite` is not given.
     """
     target = open_target(client, name, source.origin)
     ids, count = ([], 0) if target is None else _conflicts(target, source.file)

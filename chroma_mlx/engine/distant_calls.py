@@ -49,7 +49,7 @@ def begin_call(encoder: Encoder, texts: Sequence[str], kind: Kind) -> Future[Emb
         else:
             counts.add_error(error)
 
-    under_way.enter_context(scheduler.call())  # a shutdown waits for it, or refuses it
+    under_way.enter_context(scheduler.call(elsewhere=True))  # a shutdown waits for it, or refuses it
     try:
         future = engine_process.call(_embed, vectors, there, known, list(texts), kind)
     except BaseException as error:

@@ -20,7 +20,7 @@ from ..settings import MachineSettings, VectorSettings
 from ..texts import check_texts
 from .counts import Counts
 from .mlx_thread import mlx_thread
-from .model import Model, ModelSpec, find_loaded, get_model, unload_models
+from .model import Model, ModelSpec, find_loaded, get_model, release_model, unload_models
 from .own_process import engine_process
 from .plan import Kind
 from .request import Embedded, Request, Vectors, finish
@@ -73,11 +73,15 @@ class _Threads:
                     pending=self._taken, limit=THREADS, retry_after_s=UNKNOWN_S, what=what, bound="the most at once"
                 )
             self._taken += 1
-        future = self._pool.submit(job)
+        try:
+            future = self._pool.submit(job)
+        except BaseException:  # no thread can be started
+            self._release()
+            raise
         future.add_done_callback(self._release)
         return future
 
-    def _release(self, done: Future[Any]) -> None:
+    def _release(self, done: Future[Any] | None = None) -> None:
         with self._lock:
             self._taken -= 1
 
@@ -132,6 +136,10 @@ class Encoder:
     def loaded(self) -> Model | None:
         """The model if it is in memory."""
         return find_loaded(self.spec)
+
+    def release(self) -> None:
+        """Forgets the model if it is in the engine's process; see `release_model`."""
+        release_model(self.spec)
 
     def refusal(self, kind: Kind) -> QueueFull | None:
         """What any text of a kind would be refused with now, where it is not to wait; None where there may be room.

@@ -58,7 +58,7 @@ class MLXThread:
         """Queues `job`, which does not need MLX started; its result or error comes through the future.
 
         Raises ForkedProcess when the thread was running in the parent of this process, since MLX's state
-        does not survive a fork; EngineError when the interpreter is shutting down.
+        does not survive a fork; EngineError when the interpreter is shutting down, or no thread can be started.
         """
         if self._pid != os.getpid():
             if self._thread is not None:
@@ -77,8 +77,12 @@ class MLXThread:
                     "program, not in a handler that runs at its exit."
                 )
             if self._thread is None:
-                self._thread = threading.Thread(target=self._work, name="chroma-mlx", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._work, name="chroma-mlx", daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError as error:
+                    raise EngineError(f"No thread can be started to compute on: {error}.") from error
+                self._thread = thread
                 atexit.register(self.rest)
             self._jobs.put((future, functools.partial(job, *args, **kwargs)))
         return future

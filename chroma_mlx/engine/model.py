@@ -164,6 +164,19 @@ def loaded_models() -> list[Model]:
     return list({id(model): model for model in list(_models.values())}.values())
 
 
+def release_model(spec: ModelSpec) -> None:
+    """Forgets a model of the engine's process, which ends where it has no other and nobody waits for it.
+
+    Whoever uses the model nevertheless has it loaded again.
+    """
+    if not spec.own_process or (model := _models.get(spec)) is None:
+        return
+    for key in [key for key, each in list(_models.items()) if each is model]:
+        _models.pop(key, None)
+    if not any(key.own_process for key in list(_models)):
+        engine_process.close_idle()
+
+
 def unload_models() -> None:
     """Frees the memory of every loaded model; each is loaded again when it is next used."""
 

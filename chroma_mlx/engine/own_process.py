@@ -131,37 +131,48 @@ class EngineProcess:
             running = self._running
             if running is None:
                 return
-            gone = {number for number in running.calls if futures is None or running.waiting.get(number) in futures}
+            # Those that are answered meanwhile leave the set.
+            calls = list(running.calls)
+            gone = {number for number in calls if futures is None or running.waiting.get(number) in futures}
             left = [future for number in gone if (future := running.waiting.pop(number, None)) is not None]
             running.calls -= gone
             with suppress(OSError):  # it has died
-                running.connection.send(gone)
+                self._write(running, pickle.dumps(gone))
         for future in left:
             future.set_exception(error or CancelledError())
 
     def _send(self, waits: bool, job: Callable[..., R], args: Any, kwargs: Any) -> Future[R]:
         future: Future[R] = Future()
         future.set_running_or_notify_cancel()  # it cannot be taken back
+        number = next(self._numbers)
+        message = pickle.dumps((number, waits, job, args, kwargs), pickle.HIGHEST_PROTOCOL)
         with self._lock:
             while True:
                 fresh = self._running is None
                 running = self._running = self._running or self._start()
-                number = next(self._numbers)
                 running.waiting[number] = future
                 if waits:
                     running.calls.add(number)
                 try:
-                    running.connection.send((number, waits, job, args, kwargs))
+                    self._write(running, message)
                     return future
                 except OSError as error:  # it died before; what reads from it tells the others
                     running.waiting.pop(number, None)
                     self._running = None
                     if fresh:
                         raise EngineError(f"The engine's process ended as soon as it was started: {error}.") from error
-                except BaseException:  # what cannot be pickled
-                    running.waiting.pop(number, None)
-                    running.calls.discard(number)
-                    raise
+
+    def _write(self, running: _Running, message: bytes) -> None:
+        """Sends a message whole, or ends the process. Raises OSError where it has died. The lock is held."""
+        try:
+            running.connection.send_bytes(message)
+        except OSError:
+            raise
+        except BaseException:  # Ctrl-C, say: there the next message would be taken for the rest of this one
+            if self._running is running:
+                self._running = None
+            running.process.kill()
+            raise
 
     def run(self, job: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
         """Sends a job and waits for it. Raises as `submit` and its future do."""
@@ -180,12 +191,18 @@ class EngineProcess:
                 return
             running.closed = True
             with suppress(OSError):  # it has died
-                running.connection.send(None)
+                self._write(running, pickle.dumps(None))
         try:
             running.process.wait(within_s)
         except subprocess.TimeoutExpired:
             running.process.kill()
             running.process.wait()
+
+    def close_idle(self) -> None:
+        """Ends the process if nobody waits for an answer of it."""
+        running = self._running
+        if running is not None and not running.waiting:
+            self.close()
 
     def forget(self) -> None:
         """In a forked child: the process is its parent's, and so is whoever waits."""
@@ -356,6 +373,7 @@ def _answer(number: int, job: Callable[[], Any]) -> bytes:
             pickle.loads(answer)  # some errors can be packed and not unpacked
             return answer
         except Exception:
+            told = []  # which may be what cannot be packed
             return pack(None, EngineError(f"The engine's process failed: {type(error).__name__}: {error}"), there)
 
 
@@ -368,6 +386,10 @@ def _show_there(
     line: str | None = None,
 ) -> None:
     """In the process, in place of warnings.showwarning: nobody would look for a warning here."""
+    try:
+        pickle.dumps(category)
+    except Exception:  # one of a function's own
+        category = UserWarning
     engine_process.tell(_warn, str(message), category, filename, lineno)
 
 

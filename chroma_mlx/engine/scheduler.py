@@ -98,6 +98,7 @@ class Scheduler:
         self._waiting = Waiting()
         self._for_room: dict[Kind, deque[Piece]] = {"query": deque(), "document": deque()}  # first come, first served
         self._calls: set[int] = set()  # those under way
+        self._elsewhere: set[int] = set()  # those of them that bring no texts
         self._names = itertools.count()
         self._turning = False  # whether a turn is queued or runs
         self._computing = 0  # tokens
@@ -107,8 +108,10 @@ class Scheduler:
         self._finishing: set[int] = set()  # the calls that were under way when it was closed, and may finish
 
     @contextmanager
-    def call(self, *, timeout_s: float | None = None) -> Iterator[Call]:
+    def call(self, *, timeout_s: float | None = None, elsewhere: bool = False) -> Iterator[Call]:
         """A call under way: while it is, passes may wait for its texts. What it left behind is dropped at its end.
+
+        One whose texts are computed `elsewhere` brings none here: only `close` waits for it.
 
         A `put` in another thread that comes after the end raises CancelledError: nobody waits for it. Raises
         SchedulerClosed.
@@ -118,13 +121,15 @@ class Scheduler:
                 raise SchedulerClosed()
             name, now = next(self._names), self._clock.now()
             self._calls.add(name)
+            if elsewhere:
+                self._elsewhere.add(name)
         call = Call(self, name, now, None if timeout_s is None else now + timeout_s)
         try:
             yield call
         finally:
             with self._changed:
-                self._calls.discard(name)
-                self._finishing.discard(name)
+                for calls in (self._calls, self._elsewhere, self._finishing):
+                    calls.discard(name)
                 for piece in list(call.pieces.values()):
                     if self._waiting.remove(piece):
                         piece.future.cancel()
@@ -240,8 +245,11 @@ class Scheduler:
             batch = self._next_batch()
             if batch:
                 started = self._clock.now()
-                failed = _compute(batch)
-                self._done(batch, started, failed)
+                answers = _compute(batch)
+                try:  # who has an answer finds its pass counted
+                    self._done(batch, started, any(isinstance(answer, BaseException) for answer in answers))
+                finally:
+                    _answer(batch, answers)
         finally:  # whatever fails in between, who waits gets a turn
             with self._changed:
                 self._turning = bool(len(self._waiting))
@@ -255,7 +263,8 @@ class Scheduler:
         with self._changed:
             while True:
                 self._expire()
-                at = self._waiting.start_at(free_since=self._free_since, calls=len(self._calls))
+                calls = len(self._calls) - len(self._elsewhere)
+                at = self._waiting.start_at(free_since=self._free_since, calls=calls)
                 if at is None:
                     return []
                 if (left := at - self._clock.now()) <= 0 or self._closed:
@@ -350,8 +359,8 @@ def _refuse(pieces: list[Piece], error: BaseException) -> None:
             piece.future.set_exception(error)
 
 
-def _compute(batch: list[Piece]) -> bool:
-    """Runs a pass and answers its callers. Whether it failed.
+def _compute(batch: list[Piece]) -> list[Rows | BaseException]:
+    """Runs a pass: the vectors of each piece, or its error.
 
     After an error each caller's texts are tried alone, so that it reaches those only who have it too.
     """
@@ -364,11 +373,15 @@ def _compute(batch: list[Piece]) -> bool:
         vectors[order] = found
     except BaseException as error:
         if len(batch) == 1:
-            batch[0].future.set_exception(error)
-            return True
-        return any(list(map(_compute, ([piece] for piece in batch))))  # every one of them
-    first = 0
-    for piece in batch:
-        piece.future.set_result(vectors[first : first + piece.texts])
-        first += piece.texts
-    return False
+            return [error]
+        return [answer for piece in batch for answer in _compute([piece])]
+    ends = list(itertools.accumulate(piece.texts for piece in batch))
+    return [vectors[end - piece.texts : end] for piece, end in zip(batch, ends, strict=True)]
+
+
+def _answer(batch: list[Piece], answers: list[Rows | BaseException]) -> None:
+    for piece, answer in zip(batch, answers, strict=True):
+        if isinstance(answer, BaseException):
+            piece.future.set_exception(answer)
+        else:
+            piece.future.set_result(answer)

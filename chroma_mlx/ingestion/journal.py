@@ -54,15 +54,21 @@ class Journal:
         with contextlib.suppress(sqlite3.Error, OSError), self._open() as file:
             file.execute("DELETE FROM collections WHERE id = ?", (self._collection,))
 
-    def keep(self, files: Iterable[tuple[str, str, int]], *, mark: str, count: int, alone: bool) -> None:
+    def keep(
+        self, files: Iterable[tuple[str, str, int]], *, gone: Iterable[str], mark: str, count: int, alone: bool
+    ) -> None:
         """After a complete run: (source, SHA-256, passages) of its files, and the collection's new state.
 
-        A SHA-256 of "" is of no file: that one is read again. `alone` says that the run may have written over what
+        A SHA-256 of "" is of no file: that one is read again. Of the sources that are `gone` the records were
+        deleted, so that a file that comes back is no longer known. `alone` says that the run may have written over what
         other files became, so that nothing else holds any more; nor does what had other options.
         """
         with contextlib.suppress(sqlite3.Error, OSError), self._open() as file:
             others = "DELETE FROM files WHERE collection = ? AND (? OR options != ?)"
             file.execute(others, (self._collection, alone or not self._fits, self._options))
+            file.executemany(
+                "DELETE FROM files WHERE collection = ? AND source = ?", ((self._collection, source) for source in gone)
+            )
             rows = ((self._collection, source, sha, self._options, passages) for source, sha, passages in files)
             file.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?)", rows)
             file.execute("INSERT OR REPLACE INTO collections VALUES (?, ?, ?)", (self._collection, mark, count))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 TEXTS_COUNTED: Final = 512
 # A function of another library may send all that it is given to a service, which takes so many.
 TEXTS_A_CALL: Final = 256
-# Batches that are under way elsewhere at once are fewer.
-MOST_BEGUN: Final = 16
 # A text behind a prompt may have a few tokens more than both.
 PROMPT_MARGIN: Final = 4
 
@@ -60,16 +57,19 @@ class Maker(Protocol):
     def drop(self) -> None:
         """Nobody wants any more what was begun."""
 
+    def end(self) -> None:
+        """All is made: what was loaded for this alone is freed."""
+
     def ruler(self) -> Ruler:
         """What measures the texts; may fetch the model's tokenizer."""
 
 
 class RouterMaker:
-    """One of the router's embedders."""
+    """One of the router's embedders; `alone`: which loads its model for this."""
 
-    def __init__(self, embedder: Embedder) -> None:
-        self.embedder = embedder
-        self._begun: deque[Future[Embedded]] = deque(maxlen=MOST_BEGUN)
+    def __init__(self, embedder: Embedder, *, alone: bool = False) -> None:
+        self.embedder, self._alone = embedder, alone
+        self._begun: set[Future[Embedded]] = set()  # and not answered
 
     @property
     def name(self) -> str:
@@ -90,12 +90,18 @@ class RouterMaker:
         if not isinstance(self.embedder, MLXEmbedder) or not self.embedder.config.own_process:
             return None
         begun = self.embedder.begin(texts)
-        self._begun.append(begun)
+        self._begun.add(begun)
+        begun.add_done_callback(self._begun.discard)
         return begun
 
     def drop(self) -> None:
         """See Maker."""
-        engine_process.drop(self._begun)
+        engine_process.drop(set(self._begun))
+
+    def end(self) -> None:
+        """See Maker."""
+        if self._alone and isinstance(self.embedder, MLXEmbedder):
+            self.embedder.release()
 
     def ruler(self) -> Ruler:
         """See Maker."""
@@ -138,6 +144,9 @@ class FunctionMaker:
         """See Maker: the function is this process's."""
 
     def drop(self) -> None:
+        """See Maker."""
+
+    def end(self) -> None:
         """See Maker."""
 
     def _call(self, texts: Sequence[str], start: int) -> Any:
@@ -189,10 +198,21 @@ def maker_of_config(config: EmbeddingConfig, *, beside: bool = False) -> RouterM
         )
     if config.mode == "mock":
         return RouterMaker(MockEmbedder(config))
-    here = MLXEmbedder(config)
-    if not beside or config.own_process is not None or here.is_loaded or not engine_process.can_start:
-        return RouterMaker(here)
-    return RouterMaker(MLXEmbedder(replace(config, own_process=True)))
+    return maker_of_embedder(MLXEmbedder(config), beside=beside)
+
+
+def maker_of_embedder(embedder: Embedder, *, beside: bool) -> RouterMaker:
+    """The same of one of the router's embedders."""
+    if (
+        not beside
+        or not isinstance(embedder, MLXEmbedder)
+        or embedder.config.own_process is not None
+        or embedder.is_loaded
+        or not engine_process.can_start
+    ):
+        return RouterMaker(embedder)
+    there = MLXEmbedder(replace(embedder.config, own_process=True))
+    return RouterMaker(there, alone=not there.is_loaded)
 
 
 def function_of_handle(chroma: Any) -> Any:

@@ -58,7 +58,9 @@ def migrate(
     old = find_collection(client, collection)
     noted = Rejects(rejects)
     opened = open_beside(client, to, old, plain, asked=asked, function=embedding_function)
-    return Migration(opened, old, rejects=noted, retry_seconds=retry_seconds).run(show_progress)
+    result = Migration(opened, old, rejects=noted, retry_seconds=retry_seconds).run(show_progress)
+    opened.maker.end()
+    return result
 
 
 class Migration:

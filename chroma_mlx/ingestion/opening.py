@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from chromadb.errors import NotFoundError
@@ -18,7 +18,7 @@ from ..router.opening import open_target
 from ..router.report import UsageCounter
 from ..router.steps import run
 from ..router.target import SPACE_KEY, Target, space_of
-from .making import FunctionMaker, Maker, RouterMaker, function_of_handle, maker_of, maker_of_config
+from .making import FunctionMaker, Maker, RouterMaker, function_of_handle, maker_of, maker_of_config, maker_of_embedder
 
 # In a collection's metadata: what the last complete ingest left, "" while one is under way.
 MARK: Final = "chroma_mlx:ingested"
@@ -92,20 +92,17 @@ def open_given(collection: Any, client: Any | None, *, beside: bool) -> Opened:
         target = collection.target
         if not target.embedder.embeds_documents:
             maker_of(None)
-        return Opened(
-            name=target.name,
-            client=target.client,
-            chroma=target.chroma,
-            maker=RouterMaker(target.embedder),
-            target=target,
-        )
+        maker = maker_of_embedder(target.embedder, beside=beside)
+        if maker.embedder is not target.embedder:
+            target = replace(target, embedder=maker.embedder)
+        return Opened(name=target.name, client=target.client, chroma=target.chroma, maker=maker, target=target)
     if not callable(getattr(collection, "upsert", None)) or not callable(getattr(collection, "get", None)):
         raise ConfigError(
             f"The collection is a {type(collection).__name__}. Pass a collection of Chroma's or the router's, or its "
             "name with `client=`."
         )
-    maker = maker_of(function_of_handle(collection), beside=beside)
-    return Opened(name=str(collection.name), client=client, chroma=collection, maker=maker)
+    by_function = maker_of(function_of_handle(collection), beside=beside)
+    return Opened(name=str(collection.name), client=client, chroma=collection, maker=by_function)
 
 
 def find_maker(
@@ -137,14 +134,21 @@ def open_named(client: Any, name: str, maker: RouterMaker | FunctionMaker) -> Op
 
 
 def open_beside(
-    client: Any, name: str, old: Any, config: EmbeddingConfig, *, asked: bool, function: Any | None = None
+    client: Any,
+    name: str,
+    old: Any,
+    config: EmbeddingConfig,
+    *,
+    asked: bool,
+    function: Any | None = None,
+    beside: bool = True,
 ) -> Opened:
     """The collection `name` for what `old` has, made if there is none, with `old`'s metadata and way to compare.
 
-    `asked`, `function` and `config` as for `find_maker`. Raises CollectionMismatch or DimensionMismatch where it is
-    there, and was made by another function than the one that is asked for; ConfigError, ModelNotFound.
+    `asked`, `function`, `beside` and `config` as for `find_maker`. Raises CollectionMismatch or DimensionMismatch where
+    it is there, and was made by another function than the one that is asked for; ConfigError, ModelNotFound.
     """
-    maker = find_maker(client, name, config, asked=asked, beside=True, function=function)
+    maker = find_maker(client, name, config, asked=asked, beside=beside, function=function)
     there = find(client, name)
     if isinstance(maker, RouterMaker):
         _know(maker)

@@ -82,25 +82,45 @@ class Embedding:
 
     def _finish(self, work: Work, begun: Future[Embedded] | None) -> Ready:
         """`begun`: the vectors of the whole work, where they are being made elsewhere."""
-        while work.embed:
+        places, vectors, refused = self._made(_texts(work), begun)
+        refused |= {places[row]: reason for row, reason in self._problems(vectors).items()}
+        if refused:
+            records = [part.record.id for part in work.parts for _ in part.embed]
+            gone = {records[place] for place in refused}
+            vectors = vectors[[row for row, place in enumerate(places) if records[place] not in gone]]
+            work = self._without(work, refused)
+        if work.embed and not self._signed:
+            self._retry.call(self._opened.sign)
+            self._signed = True
+        return work, vectors
+
+    def _made(
+        self, texts: list[str], begun: Future[Embedded] | None
+    ) -> tuple[list[int], npt.NDArray[np.float32], dict[int, str]]:
+        """The places of the texts that can be embedded, their vectors, and by place why others cannot.
+
+        Those before one that is refused are embedded by themselves, and then those behind it: each twice at most,
+        however many are refused.
+        """
+        left, made, refused = [slice(0, len(texts))], list[tuple[slice, npt.NDArray[np.float32]]](), dict[int, str]()
+        while left:
+            part = left.pop()
+            if part.start == part.stop:
+                continue
             elsewhere, begun = begun, None
             try:
-                vectors = self._vectors(work, elsewhere)
+                made.append((part, self._vectors(texts[part], elsewhere)))
             except InputError as error:
                 if error.index is None:
                     raise
-                work = self._without(work, {error.index: str(error)})
-                continue
-            problems = self._problems(vectors)
-            if not problems:
-                if not self._signed:
-                    self._retry.call(self._opened.sign)
-                    self._signed = True
-                return work, vectors
-            work = self._without(work, problems)
-        return work, np.empty((0, 0), dtype=np.float32)
+                place = part.start + error.index
+                refused[place] = str(error)
+                left += [slice(place + 1, part.stop), slice(part.start, place)]  # the first part is taken first
+        places = [place for part, _ in made for place in range(part.start, part.stop)]
+        parts = [vectors for _, vectors in made] or [np.empty((0, 0), dtype=np.float32)]
+        return places, parts[0] if len(parts) == 1 else np.concatenate(parts), refused
 
-    def _vectors(self, work: Work, begun: Future[Embedded] | None) -> npt.NDArray[np.float32]:
+    def _vectors(self, texts: list[str], begun: Future[Embedded] | None) -> npt.NDArray[np.float32]:
         if begun is not None:
             try:
                 return begun.result().vectors
@@ -109,12 +129,15 @@ class Embedding:
             except EngineError:  # of a process that died, too: the next try starts another
                 if self._dropped:
                     raise
-        texts, started = _texts(work), time.perf_counter()
+        started = time.perf_counter()
         vectors = self._retry.call(self._opened.maker.make, texts=texts)
         self._note(len(texts), started)
         return vectors
 
     def _problems(self, vectors: npt.NDArray[np.float32]) -> dict[int, str]:
+        """What is wrong with vectors, by their rows. Raises DimensionMismatch."""
+        if not len(vectors):
+            return {}
         width = vectors.shape[1]
         if self._width is not None and width != self._width:
             raise DimensionMismatch(
@@ -186,9 +209,9 @@ def run_stages(works: Iterable[Work], embedding: Embedding, writing: Writing, *,
         if not isinstance(error, ChannelClosed):
             failures.append(error)
         stop.set()
-        embedding.drop()
         prepared.fail()
         embedded.fail()
+        embedding.drop()
 
     def prepare() -> None:
         for work in works:

@@ -196,7 +196,20 @@ class Ingest:
             # The last row of a source holds: what has rejects is read again, which says so again.
             files = itertools.chain(seen.files(), ((source, "", 0) for source in self.rejects.sources))
             alone = self.options.columns.id is not None
-            journal.keep(files, mark=mark, count=self.store.count(), alone=alone)
+            gone = self._gone(seen, journal) if self.options.sync else []
+            journal.keep(files, gone=gone, mark=mark, count=self.store.count(), alone=alone)
+
+    def _gone(self, seen: Seen, journal: Journal) -> list[str]:
+        """The files that the journal knows and that are not there any more, whose records were deleted."""
+        read = {source for source, _, _ in seen.files()}
+        return [
+            source
+            for source in journal.known
+            if isinstance(self.given, Sources)
+            and self.given.covers(source)
+            and source not in read
+            and not seen.protects(source)
+        ]
 
     def _mark(self, mark: str) -> None:
         """Leaves a mark in the collection, which no other ingest leaves; "" while one is under way."""

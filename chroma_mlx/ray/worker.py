@@ -112,7 +112,8 @@ class Worker:
             raise IngestStopped(reason=f"collection {assignment.collection!r} is gone", waited_s=None)
         config, asked = assignment.config or EmbeddingConfig(), assignment.config is not None
         # A worker whose model makes other vectors, as another version of its files would, is refused here.
-        opened = open_beside(client, assignment.collection, there, config, asked=asked)
+        # It is a process of its own already.
+        opened = open_beside(client, assignment.collection, there, config, asked=asked, beside=False)
         store = Store(opened.chroma, retry=self._retry, max_batch=max_batch_of(opened.chroma, client))
         ruler = opened.maker.ruler()
         cutter = Cutter(ruler.count, size=assignment.passage_tokens, overlap=assignment.overlap_tokens)

@@ -107,6 +107,10 @@ class MLXEmbedder:
         """Whether the model is in memory already."""
         return self._encoder.loaded() is not None
 
+    def release(self) -> None:
+        """Forgets the model of the engine's process, where it is, and ends that where it has nothing else to do."""
+        self._encoder.release()
+
     def embed_again(self, texts: Sequence[str]) -> Vectors:
         """See Embedder. Raises what the function raises."""
         cutting = MLXEmbeddingFunction(

@@ -61,6 +61,10 @@ class Checks:
                 what="requests wait for their tokens to be counted",
                 bound="the most at once",
             )
-        future = self._pool.submit(check, *arguments)
+        try:
+            future = self._pool.submit(check, *arguments)
+        except BaseException:  # no thread can be started
+            self._room.release()
+            raise
         future.add_done_callback(lambda done: self._room.release())
         return await asyncio.wrap_future(future)

@@ -310,6 +310,18 @@ def test_memory_is_released_after_idle_and_the_thread_goes_on() -> None:
     assert thread.run(lambda: 2) == 2
 
 
+def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    thread = MLXThread()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(EngineError, match="can't start new thread"):
+            thread.submit(int)
+    assert thread.submit(int).result(60) == 0
+
+
 def test_what_is_released_is_all_that_mlx_keeps_and_what_it_keeps_is_bounded() -> None:
     def kept() -> tuple[int, int]:
         import mlx.core as mx

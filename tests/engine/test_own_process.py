@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,14 @@ import numpy as np
 import process_jobs
 import psutil
 import pytest
-from process_jobs import has, loaded_networks, raise_input_error, raise_what_cannot_travel, warn
+from process_jobs import (
+    has,
+    loaded_networks,
+    raise_input_error,
+    raise_what_cannot_travel,
+    warn,
+    warn_of_a_kind_of_its_own,
+)
 from small import CHECKPOINTS, read_texts, write_checkpoint
 
 from chroma_mlx import MLXEmbeddingFunction
@@ -145,6 +154,36 @@ def test_the_passes_of_a_whole_call_are_counted_here() -> None:
     assert now.pass_texts.sum - before.pass_texts.sum == 3
     assert now.pass_s.sum > before.pass_s.sum
     assert sum(now.wait_s.counts) - sum(before.wait_s.counts) >= 2  # passes of two and one, or of more pieces
+
+
+def test_a_message_that_is_interrupted_halfway_is_not_continued_by_the_next(
+    process: EngineProcess, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = process.run(os.getpid)
+    write = Connection._send
+
+    def interrupted(self: Any, message: bytes, *arguments: Any) -> None:
+        write(self, message[:10], *arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Connection, "_send", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            process.call(len, b"x" * 100_000)
+    assert is_gone(first)
+    assert process.call(len, b"x" * 100_000).result(60) == 100_000
+
+
+def test_what_cannot_be_sent_leaves_the_process_as_it_is(process: EngineProcess) -> None:
+    first = process.run(os.getpid)
+    with pytest.raises((pickle.PicklingError, AttributeError), match="pickle"):
+        process.submit(lambda: None)
+    assert process.run(os.getpid) == first
+
+
+def test_a_warning_of_a_kind_that_cannot_travel_is_a_plain_one(process: EngineProcess) -> None:
+    with pytest.warns(UserWarning, match="see to it"):
+        assert process.run(warn_of_a_kind_of_its_own, "see to it") == 1
 
 
 def test_what_it_warns_of_is_warned_of_here_once_a_place(process: EngineProcess) -> None:

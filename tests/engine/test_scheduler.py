@@ -315,6 +315,31 @@ def test_a_call_under_way_goes_on_to_its_end_while_it_is_closed_and_no_other_beg
             pass
 
 
+def test_a_call_that_is_computed_elsewhere_holds_up_nobody_but_the_end() -> None:
+    engine = Engine()
+    with ExitStack() as ends, engine.scheduler.call() as a:
+        with engine.scheduler.call(elsewhere=True):
+            futures = [engine.put(a, 1), engine.put(a, 2)]
+            engine.takes = 0.0
+            for _ in list(engine.jobs):
+                engine.turn()
+            engine.put(a, 3)
+            engine.turn()
+            assert engine.clock.time == 100.0, "a pass waited for texts that do not come"
+            done = ends.enter_context(closing(engine, drain=True))
+            assert done.is_alive()
+        assert [future.result(0).tolist() for future in futures] == [[[1.0]], [[2.0]]]
+
+
+def test_who_has_an_answer_finds_its_pass_counted() -> None:
+    engine = Engine()
+    with engine.scheduler.call() as call:
+        future, seen = engine.put(call, 1), list[int]()
+        future.add_done_callback(lambda _: seen.append(len(engine.passes)))
+        engine.turn()
+    assert seen == [1]
+
+
 def test_64_threads_with_cancellations_and_failures_get_each_its_own_vectors_once() -> None:
     """Real threads and time; every call is answered exactly once."""
     jobs: Any = queue.SimpleQueue()

@@ -13,9 +13,17 @@ import psutil
 import pytest
 from chromadb.api import ClientAPI
 
-from chroma_mlx import EmbeddingConfig, MLXEmbeddingFunction, MockEmbeddingFunction, ingest, migrate
+from chroma_mlx import (
+    EmbeddingConfig,
+    EmbeddingRouter,
+    MLXEmbeddingFunction,
+    MockEmbeddingFunction,
+    Record,
+    ingest,
+    migrate,
+)
 from chroma_mlx.engine.encoder import counts
-from chroma_mlx.engine.model import unload_models
+from chroma_mlx.engine.model import loaded_models, unload_models
 from chroma_mlx.engine.own_process import engine_process
 from chroma_mlx.ingestion import preparing
 from chroma_mlx.ingestion.store import Store
@@ -69,7 +77,26 @@ def test_every_record_gets_its_own_vector(client: ClientAPI, begun: list[int]) -
     assert (result.added, result.failed) == (300, 0)
     assert len(begun) > 3
     assert sum(begun) == 300
-    assert engine_process.pid not in (None, os.getpid())
+    assert engine_process.pid is None, "the model was loaded for the ingest alone"
+    assert loaded_models() == []
+    holds_all(client.get_collection("notes"))
+
+
+def test_a_model_that_a_function_has_in_the_process_stays_there(client: ClientAPI, begun: list[int]) -> None:
+    function = MLXEmbeddingFunction("builtin", own_process=True)
+    function(["loaded"])
+    process = engine_process.pid
+    ingest(RECORDS[:20], "notes", client=client, model="builtin")
+    assert sum(begun) == 20
+    assert engine_process.pid == process
+    assert len(loaded_models()) == 1
+
+
+def test_a_collection_of_the_routers_is_filled_beside_the_program_too(client: ClientAPI, begun: list[int]) -> None:
+    notes = EmbeddingRouter(EmbeddingConfig(model_name="builtin")).collection(client, "notes")
+    assert ingest(RECORDS[:290], notes).added == 290
+    assert sum(begun) == 290
+    assert notes.upsert([Record(**row) for row in RECORDS[290:]]).embedded == 10
     holds_all(client.get_collection("notes"))
 
 

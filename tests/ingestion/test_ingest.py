@@ -523,6 +523,27 @@ def test_a_bad_vector_is_a_reject_and_nothing_of_it_is_stored(client: ClientAPI)
     assert ids(client) == {"records:1", "records:3"}
 
 
+def test_texts_that_are_refused_do_not_make_the_others_be_embedded_again_and_again(client: ClientAPI) -> None:
+    asked: list[str] = []
+
+    class Refusing(Counting):
+        def __call__(self, input: Documents) -> Embeddings:
+            for index, text in enumerate(input):
+                if text.startswith("bad"):
+                    raise InputError(f"the text {text}", index=index)
+                asked.append(text)
+            return super().__call__(input)
+
+    texts = [f"{'bad' if number % 3 else 'good'} {number}" for number in range(200)]
+    result = run(texts, client, embedding_function=Refusing())
+    assert counts(result) == {"added": 67, "failed": 133}
+    assert result.rejects[0].reason == "the text bad 1"
+    assert len(asked) <= 2 * 67
+    stored: Any = client.get_collection("notes").get(include=["documents", "embeddings"])
+    assert set(stored["documents"]) == {text for text in texts if text.startswith("good")}
+    assert [vector[0] for vector in stored["embeddings"]] == [len(text) for text in stored["documents"]]
+
+
 def test_a_function_that_fails_ends_the_run_with_what_to_do(client: ClientAPI) -> None:
     with pytest.raises(EngineError, match=r"failed on 2 texts: RuntimeError: no credit left\."):
         run(["fine", "raise"], client, embedding_function=Counting())

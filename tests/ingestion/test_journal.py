@@ -158,6 +158,20 @@ def test_sync_deletes_what_a_file_with_a_reject_has_left(client: ClientAPI, fold
     assert run(folder, client, sync=True).deleted == 1
 
 
+def test_a_file_that_was_deleted_and_comes_back_is_ingested_again(client: ClientAPI, folder: Path) -> None:
+    (folder / "a.txt").write_text("one")
+    (folder / "b.txt").write_text("two")
+    run(folder, client, sync=True)
+    (folder / "a.txt").unlink()
+    assert run(folder, client, sync=True).deleted == 1
+    left = client.get_collection("notes").metadata
+    assert run(folder, client, sync=True).unchanged == 1
+    assert client.get_collection("notes").metadata == left, "nothing changed, and yet all of it was looked through"
+    (folder / "a.txt").write_text("one")
+    assert run(folder, client, sync=True).added == 1
+    assert {text for text, _, _ in contents(client.get_collection("notes")).values()} == {"one", "two"}
+
+
 def test_an_ingest_into_an_open_collection_is_seen_by_the_next_one(client: ClientAPI, folder: Path) -> None:
     opened = client.create_collection("notes", embedding_function=MockEmbeddingFunction(8))
     file = write_jsonl(folder / "a.jsonl", [{"id": "x", "text": "one"}])
