@@ -15,9 +15,11 @@ import numpy as np
 import pytest
 from chromadb.config import Settings
 
-from chroma_mlx import MLXEmbeddingFunction, MockEmbeddingFunction
+from chroma_mlx import EmbeddingConfig, MLXEmbeddingFunction, MockEmbeddingFunction
 from chroma_mlx.cli import main
 from chroma_mlx.database import Server
+from chroma_mlx.engine.model import unload_models
+from chroma_mlx.engine.own_process import engine_process
 from chroma_mlx.errors import (
     ConfigError,
     DeadlineExceeded,
@@ -28,8 +30,10 @@ from chroma_mlx.errors import (
     QueueFull,
     TextTooLong,
 )
+from chroma_mlx.ingestion.passage import Document
 from chroma_mlx.ray import ChromaWriter, Embedder, ingest
 from chroma_mlx.ray.columns import Columns
+from chroma_mlx.ray.worker import Assignment, Worker
 
 has_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 TEXTS = np.array(["one", "two", "three"], dtype=object)
@@ -211,6 +215,25 @@ def test_numbers_that_are_no_counts_are_refused(options: dict[str, int], message
 
 def test_a_token_is_not_shown() -> None:
     assert "secret" not in repr(Server(host="db", token="secret"))
+
+
+def test_a_worker_computes_in_its_own_process(port: int, collection: Any) -> None:
+    unload_models()
+    client = chromadb.HttpClient("127.0.0.1", port, settings=Settings(anonymized_telemetry=False))
+    client.create_collection("texts", embedding_function=MLXEmbeddingFunction("builtin"))
+    assignment = Assignment(
+        server=Server(host="127.0.0.1", port=port),
+        collection="texts",
+        was_empty=True,
+        config=EmbeddingConfig(model_name="builtin"),
+        passage_tokens=64,
+        overlap_tokens=8,
+        retry_seconds=5,
+    )
+    worker = Worker(assignment)
+    numbers, changes = worker.prepare([Document(source="records", text="one", id="one")])
+    assert (numbers, worker.put(changes, [True]).counts["added"]) == ([1], 1)
+    assert engine_process.pid is None
 
 
 def test_importing_the_steps_loads_neither_ray_nor_mlx() -> None:
