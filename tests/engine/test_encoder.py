@@ -22,7 +22,7 @@ from small import CHECKPOINTS, CONFIG, make_tensors, read_texts, write_checkpoin
 from chroma_mlx import MLXEmbeddingFunction
 from chroma_mlx.engine import request as request_module
 from chroma_mlx.engine.batching import ENOUGH_TOKENS
-from chroma_mlx.engine.encoder import Encoder
+from chroma_mlx.engine.encoder import THREADS, Encoder, _Threads
 from chroma_mlx.engine.mlx_thread import CACHE_LIMIT_BYTES, MLXThread, mlx_thread
 from chroma_mlx.engine.model import Model, ModelSpec, choose_device, find_loaded, get_model, unload_models
 from chroma_mlx.errors import ConfigError, EngineError, InputError, TextTooLong
@@ -320,6 +320,19 @@ def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Monk
         with pytest.raises(EngineError, match="can't start new thread"):
             thread.submit(int)
     assert thread.submit(int).result(60) == 0
+
+
+def test_jobs_for_which_there_is_no_thread_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: ThreadPoolExecutor, job: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threads = _Threads()
+    with monkeypatch.context() as patch:
+        patch.setattr(ThreadPoolExecutor, "submit", refuse)
+        for _ in range(THREADS + 1):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                threads.submit(int, "fail_fast")
+    assert threads.submit(int, "fail_fast").result(60) == 0
 
 
 def test_what_is_released_is_all_that_mlx_keeps_and_what_it_keeps_is_bounded() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from chroma_mlx import EmbeddingConfig, MLXEmbeddingFunction
 from chroma_mlx.engine.encoder import scheduler
 from chroma_mlx.engine.mlx_thread import mlx_thread
 from chroma_mlx.engine.stats import take_stats
+from chroma_mlx.server.background import MOST_WAITING, Checks
 from chroma_mlx.server.service import EmbeddingService
 
 JSON = {"content-type": "application/json"}
@@ -138,3 +140,16 @@ async def test_what_is_wrong_with_a_request_is_still_said(
 async def test_other_routes_are_answered(crowded: httpx.AsyncClient) -> None:
     assert (await crowded.get("/ready")).json() == {"ready": True}
     assert (await crowded.get("/embed")).status_code == 405
+
+
+async def test_checks_for_which_there_is_no_thread_take_no_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: ThreadPoolExecutor, check: Any) -> None:
+        raise RuntimeError("can't start new thread")
+
+    checks = Checks()
+    with monkeypatch.context() as patch:
+        patch.setattr(ThreadPoolExecutor, "submit", refuse)
+        for _ in range(MOST_WAITING + 1):
+            with pytest.raises(RuntimeError, match="can't start new thread"):
+                await checks.run(int)
+    assert await checks.run(int) == 0
