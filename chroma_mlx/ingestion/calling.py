@@ -84,9 +84,7 @@ def ingest(
         # Workers of others are processes of their own already.
         maker, opening = _maker(collection, client, beside=crew is None, **by)
         cutter = make_cutter(maker, options)  # all that may be refused comes before a collection is made
-        result = Ingest(given, opening(), options, cutter=cutter, rejects=noted, crew=crew).run()
-        maker.end()
-        return result
+        return Ingest(given, opening(), options, cutter=cutter, rejects=noted, crew=crew).run()
 
 
 def _given(records: Any, **reading: Any) -> Sources | Iterable[Any]:

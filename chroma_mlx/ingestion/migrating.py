@@ -58,9 +58,7 @@ def migrate(
     old = find_collection(client, collection)
     noted = Rejects(rejects)
     opened = open_beside(client, to, old, plain, asked=asked, function=embedding_function)
-    result = Migration(opened, old, rejects=noted, retry_seconds=retry_seconds).run(show_progress)
-    opened.maker.end()
-    return result
+    return Migration(opened, old, rejects=noted, retry_seconds=retry_seconds).run(show_progress)
 
 
 class Migration:
@@ -88,6 +86,7 @@ class Migration:
                 run_stages(self._works(), embedding, Writing(self.new, self.counts, bar), stop=self.stop)
         finally:
             self.rejects.close()
+        self.opened.maker.end()
         notes = (
             ()
             if self.read == total == self.old.count()

@@ -109,6 +109,7 @@ class Ingest:
                 self._keep(seen, journal)
         finally:
             self.rejects.close()
+        self.opened.maker.end()
         return self._result(started, replaced)
 
     def _stages(self, seen: Seen, journal: Journal | None, embedding: Embedding) -> None:
