@@ -1,13 +1,10 @@
-"""Charts of the last run as SVG, written by hand: readable in light and in dark mode, with the machine named.
-
-python benchmarks/chart.py [RESULTS.json [FOLDER]]
-"""
+"""Charts of the last run as SVG, written by hand: readable in light and in dark mode, with the machine named."""
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
-import sys
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -139,9 +136,12 @@ def _machine(m: dict[str, Any], device: str) -> str:
 
 def main() -> None:
     """Draws the charts again from a file that run.py wrote."""
-    results = Path(__file__).parent / "results"
-    file = Path(sys.argv[1]) if len(sys.argv) > 1 else results / "last.json"
-    for path in write_charts(json.loads(file.read_text()), Path(sys.argv[2]) if len(sys.argv) > 2 else file.parent):
+    parser = argparse.ArgumentParser(description=__doc__)
+    last = Path(__file__).parent / "results" / "last.json"
+    parser.add_argument("results", type=Path, nargs="?", default=last, help="what run.py wrote (results/last.json)")
+    parser.add_argument("folder", type=Path, nargs="?", help="an existing one to draw into (that of the results)")
+    options = parser.parse_args()
+    for path in write_charts(json.loads(options.results.read_text()), options.folder or options.results.parent):
         print(path)
 
 

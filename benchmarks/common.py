@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import functools
 import importlib
 import importlib.metadata
@@ -66,6 +67,22 @@ def environment(project: bool = True) -> dict[str, str]:
     rest |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "true"}
     paths = [str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**rest, "PYTHONPATH": os.pathsep.join(paths)} if project else rest
+
+
+def at_least_one(text: str) -> int:
+    """An option that counts something."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is less than 1")
+    return number
+
+
+def writable_file(text: str) -> Path:
+    """An option that names a file to write: asked before anything is measured, which may take hours."""
+    file = Path(text)
+    if file.is_dir() or not file.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{text!r} is {'a folder' if file.is_dir() else 'in no folder that is there'}")
+    return file
 
 
 def seconds(function: Callable[[], object]) -> float:

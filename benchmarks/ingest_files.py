@@ -24,7 +24,7 @@ from typing import Any
 
 import httpx
 import psutil
-from common import environment, in_child, machine, medians, seconds, spread
+from common import at_least_one, environment, in_child, machine, medians, seconds, spread, writable_file
 from workloads import CHANGED, change_some, make_texts
 
 DOCUMENTS, QUICK_DOCUMENTS = 100_000, 1_000
@@ -260,10 +260,10 @@ def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help=f"{QUICK_DOCUMENTS:,} documents: a look, not a result")
-    parser.add_argument("--documents", type=int, metavar="N", help=f"how many ({DOCUMENTS:,})")
-    parser.add_argument("--rounds", type=int, default=1, metavar="N", help="how often (1)")
+    parser.add_argument("--documents", type=at_least_one, metavar="N", help=f"how many ({DOCUMENTS:,})")
+    parser.add_argument("--rounds", type=at_least_one, default=1, metavar="N", help="how often (1)")
     parser.add_argument("--ray", action="store_true", help=f"{WORKERS} workers of Ray's beside one process")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
+    parser.add_argument("--json", type=writable_file, metavar="FILE", help="also write every figure to FILE")
     options = parser.parse_args()
     documents = options.documents or (QUICK_DOCUMENTS if options.quick else DOCUMENTS)
     rounds = [measure_ray(documents, turn) if options.ray else measure(documents) for turn in range(options.rounds)]

@@ -27,7 +27,7 @@ from typing import Any
 
 import httpx
 import psutil
-from common import percentile
+from common import percentile, writable_file
 
 HERE = Path(__file__).parent
 STEADY_RATE, STEADY_S = 50, 600
@@ -93,6 +93,17 @@ def server(*arguments: str, **environment: str) -> Iterator[Served]:
             process.wait()
 
 
+def told_by(command: list[str], **variables: str) -> str:
+    """What a tool prints; one that is not there or fails ends the program with what is wrong."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **variables})
+    except FileNotFoundError:
+        raise SystemExit(f"{command[0]} is not installed; benchmarks/README.md says what this needs.") from None
+    if done.returncode:
+        raise SystemExit(f"{done.stderr}\n{command[0]} failed; benchmarks/README.md says what this needs.")
+    return done.stdout
+
+
 def ask(served: Served, callers: int, seconds: float, *, pause_s: float = 0.0) -> dict[str, Any]:
     """By wrk: so many callers, each asking when it has its answer, or `pause_s` later on average.
 
@@ -100,13 +111,7 @@ def ask(served: Served, callers: int, seconds: float, *, pause_s: float = 0.0) -
     """
     before, ours = served.cpu_s(), resource.getrusage(resource.RUSAGE_CHILDREN)
     command = ["wrk", "-t1", f"-c{callers}", f"-d{max(1, round(seconds))}s", "--timeout", "60s"]
-    told = subprocess.run(
-        [*command, "-s", str(HERE / "load.lua"), served.url],
-        capture_output=True,
-        text=True,
-        check=True,
-        env={**os.environ, "PAUSE_MS": str(pause_s * 1000)},
-    ).stdout
+    told = told_by([*command, "-s", str(HERE / "load.lua"), served.url], PAUSE_MS=str(pause_s * 1000))
     found: dict[str, Any] = json.loads(told.splitlines()[-1])
     after, now = served.cpu_s(), resource.getrusage(resource.RUSAGE_CHILDREN)
     spent = {name: after[name] - before[name] for name in after}
@@ -118,7 +123,7 @@ def ask(served: Served, callers: int, seconds: float, *, pause_s: float = 0.0) -
 def offer(folder: Path, served: Served, seconds: float, rate: int) -> dict[str, Any]:
     """By loadtest: so many requests a second, evenly spaced, whatever is answered."""
     command = ["node", str(HERE / "load.mjs"), str(folder.resolve()), f"{served.url}/embed", str(seconds), str(rate)]
-    told = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    told = json.loads(told_by(command))
     by_status = told["milliseconds"]
     right = by_status.get("200", [])
     return {
@@ -252,7 +257,9 @@ def main() -> None:
     parser.add_argument("--loadtest", type=Path, default=Path(), metavar="FOLDER", help="where npm installed loadtest")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: a look, not a result")
     parser.add_argument("--only", nargs="+", choices=DESCRIBE, default=list(DESCRIBE), help="some of it")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE, beside what it has")
+    parser.add_argument(
+        "--json", type=writable_file, metavar="FILE", help="also write every figure to FILE, beside what it has"
+    )
     options = parser.parse_args()
     part = 0.05 if options.quick else 1.0
     measure = {

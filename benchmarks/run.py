@@ -25,7 +25,7 @@ import scale
 import start
 import venvs
 from checkpoints import prepare_subjects
-from common import HERE, commit, in_child, machine
+from common import HERE, at_least_one, commit, in_child, machine, writable_file
 from shape import LAYERS, QUICK_LAYERS
 
 ALONE = {
@@ -175,7 +175,9 @@ def _arguments() -> argparse.Namespace:
         default=[""],
         help="rows of the section peers with one of these in their names; this project is always one of them",
     )
-    parser.add_argument("--rounds", type=int, default=ROUNDS, metavar="N", help=f"of the section peers ({ROUNDS})")
+    parser.add_argument(
+        "--rounds", type=at_least_one, default=ROUNDS, metavar="N", help=f"of the section peers ({ROUNDS})"
+    )
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu", help="where the section peers computes")
     parser.add_argument("--minilm", type=Path, metavar="FOLDER", help="real weights of MiniLM instead of its shape")
     parser.add_argument(
@@ -185,7 +187,7 @@ def _arguments() -> argparse.Namespace:
         default=venvs.default_folder(),
         help="where the peers' environments are made and kept",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write every figure to FILE")
+    parser.add_argument("--json", type=writable_file, metavar="FILE", help="also write every figure to FILE")
     parser.add_argument("--show", action="store_true", help="print results/last.json as Markdown, and measure nothing")
     parser.add_argument("--write", action="store_true", help="also write results/last.json and the charts beside it")
     options = parser.parse_args()

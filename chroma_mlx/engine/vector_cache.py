@@ -41,8 +41,11 @@ BUSY_TIMEOUT_S: Final = 5.0
 USE_TIMEOUT_S: Final = 0.05
 # Lots of rows in a row that a lock may keep out; the last of these sets the cache aside, so that waiting ends.
 LOCKS_IN_A_ROW: Final = 3
-# What may happen to a file in use. ConfigError: another program's file has taken its place.
-FAILURES: Final = (sqlite3.Error, OSError, ConfigError)
+# What may happen to a cache's file. UnicodeDecodeError: damage that SQLite names in its message, for which sqlite3
+# has no text then.
+DAMAGE: Final = (sqlite3.Error, OSError, UnicodeDecodeError)
+# What may happen to one in use. ConfigError: another program's file has taken its place.
+FAILURES: Final = (*DAMAGE, ConfigError)
 
 
 class VectorCache:
@@ -78,7 +81,7 @@ class VectorCache:
         _caches.add(self)
         try:
             self._connect()
-        except (sqlite3.Error, OSError) as error:
+        except DAMAGE as error:
             self._set_aside(error)
 
     @property
@@ -151,7 +154,7 @@ class VectorCache:
         return self._connection or self._connect()
 
     def _connect(self) -> sqlite3.Connection:
-        """Opens the file, having made sure that it is nobody else's. Raises ConfigError, sqlite3.Error, OSError."""
+        """Opens the file, having made sure that it is nobody else's. Raises ConfigError or one of DAMAGE."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with contextlib.suppress(FileExistsError):
             # Vectors tell of their texts: a new file is its owner's alone. SQLite gives the log the same rights.
@@ -223,8 +226,9 @@ class VectorCache:
         if self._aside:
             return
         self._aside = True
+        why = error.object.decode("utf-8", "replace") if isinstance(error, UnicodeDecodeError) else error
         warnings.warn(
-            f"The vector cache {self.path} is left aside until this program ends, since it cannot be used ({error}). "
+            f"The vector cache {self.path} is left aside until this program ends, since it cannot be used ({why}). "
             "The vectors are right, but every text is computed. See to the disk and the rights of the file; if it "
             "is damaged, delete it, and it is made again.",
             CacheSetAside,

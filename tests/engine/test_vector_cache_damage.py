@@ -188,6 +188,15 @@ def test_a_file_damaged_in_its_middle_is_set_aside(file: Path) -> None:
     assert_set_aside(file)
 
 
+def test_damage_that_sqlite_names_by_what_is_no_text_is_set_aside(file: Path) -> None:
+    embed(["a", "b"], file)
+    close_caches()
+    content = file.read_bytes()
+    assert content.count(b"indexvectors_by_use") == 1  # its kind and its name, in the table of all that there is
+    file.write_bytes(content.replace(b"indexvectors_by_use", b"indexvectors_by_\xffse"))
+    assert_set_aside(file, "malformed database schema .vectors_by_\N{REPLACEMENT CHARACTER}se")
+
+
 def test_damage_that_only_the_last_use_meets_costs_no_vector(file: Path) -> None:
     cache = VectorCache(file, ROOMY)
     cache.put(keys_of(1, 2, 3), random_vectors(3))
