@@ -529,6 +529,33 @@ def test_a_function_that_fails_ends_the_run_with_what_to_do(client: ClientAPI) -
     assert not [each for each in threading.enumerate() if each.name.startswith("chroma-mlx-ingest")]
 
 
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_run_that_fails_waits_for_no_further_record(
+    slow: bool, client: ClientAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chroma_mlx.ingestion.preparing.DOCUMENTS_A_BLOCK", 2)
+    monkeypatch.setattr("chroma_mlx.ingestion.preparing.FIRST_PASSAGES", 2)
+    monkeypatch.setattr("chroma_mlx.ingestion.pipeline.READER_LEFT_S", 0.1)
+    more, taken = threading.Event(), [0]
+
+    def records() -> Iterator[str]:
+        yield from ("fine", "raise")
+        while taken[0] < 100:
+            more.wait(0.3 if slow else 10.0)
+            taken[0] += 1
+            yield f"record {taken[0]}"
+
+    with pytest.raises(EngineError, match="no credit left"):
+        run(records(), client, embedding_function=Counting())
+    assert taken[0] <= (3 if slow else 0)
+    more.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("chroma-mlx-ingest"):
+            thread.join(10)
+            assert not thread.is_alive()
+    assert taken[0] <= (4 if slow else 1)
+
+
 def test_a_database_that_fails_ends_the_run_and_the_next_goes_on(
     client: ClientAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
