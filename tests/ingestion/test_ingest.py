@@ -589,6 +589,17 @@ def test_rejects_are_never_written_over_a_file_of_the_users(client: ClientAPI, t
     assert source.read_text() == content
 
 
+@pytest.mark.parametrize("left", [0, 5, 40])
+def test_rejects_replace_a_file_whose_first_line_a_full_disk_cut(left: int, client: ClientAPI, tmp_path: Path) -> None:
+    source, rejects = tmp_path / "source.jsonl", tmp_path / "rejects.jsonl"
+    source.write_text("bad\n")
+    run(source, client, rejects=rejects)
+    whole = rejects.read_bytes()
+    rejects.write_bytes(whole[:left])
+    assert run(source, client, rejects=rejects).failed == 1
+    assert rejects.read_bytes() == whole
+
+
 def test_rejects_replace_those_of_an_earlier_run(client: ClientAPI, tmp_path: Path) -> None:
     source, rejects = tmp_path / "source.jsonl", tmp_path / "rejects.jsonl"
     source.write_text("bad\n")
