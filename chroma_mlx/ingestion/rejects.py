@@ -74,9 +74,9 @@ def _is_ours(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             line = file.readline(MAX_LINE_BYTES)
-        if not line.endswith(b"\n") and (line.startswith(BEGINNING) or BEGINNING.startswith(line)):
-            return True
         found = json.loads(line)
-    except (OSError, ValueError):
+    except OSError:
         return False
+    except ValueError:
+        return not line.endswith(b"\n") and (line.startswith(BEGINNING) or BEGINNING.startswith(line))
     return isinstance(found, dict) and set(OWN) <= set(found)

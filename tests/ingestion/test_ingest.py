@@ -580,7 +580,7 @@ def test_a_database_that_fails_ends_the_run_and_the_next_goes_on(
     assert counts(run(texts, client)) == {"unchanged": stored, "added": 100 - stored}
 
 
-@pytest.mark.parametrize("content", ["bad\n", '{"text": "mine"}\n', "[1]\n"])
+@pytest.mark.parametrize("content", ["bad\n", '{"text": "mine"}\n', '{"source": "mine"}', "[1]\n"])
 def test_rejects_are_never_written_over_a_file_of_the_users(client: ClientAPI, tmp_path: Path, content: str) -> None:
     source = tmp_path / "source.jsonl"
     source.write_text(content)
