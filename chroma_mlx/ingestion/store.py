@@ -98,7 +98,7 @@ def _room(changes: Sequence[Change], width: int) -> int:
 
     Chroma writes its index over the old one: where the disk is full in the middle of that, neither can be read again.
     """
-    text = sum(len(change.passage.text.encode()) for change in changes)
+    text = sum(len((change.passage.text or "").encode()) for change in changes)  # Ray's writer may have none
     vectors = (2 * len(changes) + HELD_BACK) * (4 * width + RECORD_BYTES)
     return 4 * text + len(changes) * METADATA_BYTES + vectors
 
