@@ -31,10 +31,16 @@ def is_full(error: BaseException) -> bool:
 
 def is_nearly_full(folder: Path) -> bool:
     """Whether the disk that a folder is on has hardly any room left."""
+    free = free_bytes(folder)
+    return free is not None and free < LITTLE_ROOM_BYTES
+
+
+def free_bytes(folder: Path) -> int | None:
+    """The room left on the disk that a folder is on; None where nobody can tell."""
     try:
-        return shutil.disk_usage(folder).free < LITTLE_ROOM_BYTES
+        return shutil.disk_usage(folder).free
     except OSError:  # it is gone, which is another failure
-        return False
+        return None
 
 
 @contextmanager

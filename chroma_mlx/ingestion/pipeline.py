@@ -9,9 +9,9 @@ from __future__ import annotations
 import dataclasses
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 # Batches that wait between two stages.
 WAITING: Final = 2
+# How long a run that fails or is interrupted waits for whoever reads: a pipe or a generator may give nothing for ever.
+READER_LEFT_S: Final = 2.0
+T = TypeVar("T")
 # What is left of a batch, and the vectors of its passages, (n, dimension).
 Ready = tuple[Work, npt.NDArray[np.float32]]
 
@@ -197,10 +200,42 @@ class Writing:
         self._bar.set_postfix_str(f"{self._written:,} passages, {rate:,.0f}/s")
 
 
-def run_stages(works: Iterable[Work], embedding: Embedding, writing: Writing, *, stop: threading.Event) -> None:
+class Reading(Generic[T]):
+    """What is read, until `stop` is set: a block of records may take its source a long time.
+
+    `waiting` says that the source has been asked for the next one, and gave none yet.
+    """
+
+    def __init__(self, items: Iterable[T], *, stop: threading.Event) -> None:
+        self._items, self._stop = iter(items), stop
+        self.waiting = False
+
+    def __iter__(self) -> Iterator[T]:
+        """Raises ChannelClosed once the run has ended."""
+        while not self._stop.is_set():
+            self.waiting = True
+            try:
+                item = next(self._items)
+            except StopIteration:
+                return
+            finally:
+                self.waiting = False
+            yield item
+        raise ChannelClosed("The run has ended.")
+
+
+def run_stages(
+    works: Iterable[Work],
+    embedding: Embedding,
+    writing: Writing,
+    *,
+    stop: threading.Event,
+    reading: Reading[Any] | None = None,
+) -> None:
     """Runs all works through the stages. `stop` is set when one fails, or the caller is interrupted.
 
-    Raises what the stage that failed first raised; the others have ended then.
+    Raises what the stage that failed first raised; the others have ended then, unless `reading`, which the works are
+    made of, still waits for its source: its thread ends with the next record.
     """
     prepared, embedded = Channel[Work](WAITING), Channel[Callable[[], Ready]](WAITING)
     failures: list[BaseException] = []
@@ -222,11 +257,10 @@ def run_stages(works: Iterable[Work], embedding: Embedding, writing: Writing, *,
         for vectors_of in embedded:
             writing.write(*vectors_of())
 
-    threads = [
-        threading.Thread(target=_guarded(stage, end), name=f"chroma-mlx-ingest-{stage.__name__}")
-        for stage in (prepare, write)
-    ]
-    for thread in threads:
+    # Python does not wait at its end for a daemon.
+    reader = threading.Thread(target=_guarded(prepare, end), name="chroma-mlx-ingest-prepare", daemon=True)
+    writer = threading.Thread(target=_guarded(write, end), name="chroma-mlx-ingest-write")
+    for thread in (reader, writer):
         thread.start()
     try:
         for work in prepared:
@@ -235,8 +269,10 @@ def run_stages(works: Iterable[Work], embedding: Embedding, writing: Writing, *,
     except BaseException as error:
         end(error)
     finally:
-        for thread in threads:
-            thread.join()
+        writer.join()
+        reader.join(READER_LEFT_S if stop.is_set() else None)
+        while reader.is_alive() and not (reading is not None and reading.waiting):
+            reader.join(READER_LEFT_S)
     if failures:
         raise failures[0]
 

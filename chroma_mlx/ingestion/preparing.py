@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import bisect
+import contextlib
+import io
 import itertools
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -101,11 +104,11 @@ def _read_file(file: File, columns: Columns) -> Iterator[Document | Reject]:
 
 
 def _standard_input(format: str) -> BinaryIO:
-    if format != "parquet":
-        return sys.stdin.buffer
-    import io
-
-    return io.BytesIO(sys.stdin.buffer.read())  # its index stands at the end
+    file: BinaryIO = sys.stdin.buffer
+    # Not through Python's own buffer: who waits for a line holds its lock, at which an interrupted Python aborts.
+    with contextlib.suppress(OSError):  # it is no file
+        file = os.fdopen(file.fileno(), "rb", closefd=False)
+    return io.BytesIO(file.read()) if format == "parquet" else file  # the index of Parquet stands at the end
 
 
 class Batch:

@@ -15,6 +15,7 @@ from .report import REJECTS_HELD
 
 # What every line of the file has.
 OWN: Final = ("source", "id", "reason", "record")
+BEGINNING: Final = b'{"source": "'
 
 
 class Rejects:
@@ -69,11 +70,13 @@ class Rejects:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file is empty, or begins with a line as `Rejects` writes them."""
+    """Whether a file is empty, or begins with a line as `Rejects` writes them, or with what a full disk left of one."""
     try:
         with path.open("rb") as file:
             line = file.readline(MAX_LINE_BYTES)
-        found = json.loads(line) if line else dict.fromkeys(OWN)
-    except (OSError, ValueError):
+        found = json.loads(line)
+    except OSError:
         return False
+    except ValueError:
+        return not line.endswith(b"\n") and (line.startswith(BEGINNING) or BEGINNING.startswith(line))
     return isinstance(found, dict) and set(OWN) <= set(found)

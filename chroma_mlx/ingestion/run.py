@@ -22,7 +22,7 @@ from .journal import Journal, sha_of
 from .making import Maker
 from .opening import MARK, Opened, amend, metadata_now, switch
 from .passage import Document, Reject
-from .pipeline import Embedding, Writing, run_stages
+from .pipeline import Embedding, Reading, Writing, run_stages
 from .preparing import Claims, Pace, Preparer, read_files
 from .readers.rows import Columns
 from .rejects import Rejects
@@ -120,7 +120,8 @@ class Ingest:
                 self.crew.work(self, documents, claims, bar)
                 return
             preparer = Preparer(cutter=self.cutter, store=self.store, claims=claims, pace=self.pace)
-            run_stages(preparer.prepare(documents), embedding, Writing(self.store, self.counts, bar), stop=self.stop)
+            reading, writing = Reading(documents, stop=self.stop), Writing(self.store, self.counts, bar)
+            run_stages(preparer.prepare(reading), embedding, writing, stop=self.stop, reading=reading)
 
     def _documents(self, seen: Seen, journal: Journal | None) -> Iterator[Document | Reject]:
         columns = self.options.columns

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -85,6 +86,16 @@ def test_a_migration_without_room_ends_and_the_next_one_goes_on(
         with pytest.raises(DiskFull, match=r"A disk is full \(InternalError: .*disk is full\)\. What was written"):
             migrate("old", "new", client=client)
     assert migrate("old", "new", client=client).added == 1
+
+
+def test_nothing_is_written_where_the_index_may_not_fit(client: ClientAPI, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = ["one", "two"]
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10**9, used=10**9, free=10**5))
+        with pytest.raises(DiskFull, match=r"\(0\.1 MB are left for .*, and the next write may take 0\.3\)\. What was"):
+            ingest(texts, "notes", client=client)
+    assert client.get_collection("notes").count() == 0
+    assert ingest(texts, "notes", client=client).added == 2
 
 
 @pytest.fixture

@@ -550,6 +550,33 @@ def test_a_function_that_fails_ends_the_run_with_what_to_do(client: ClientAPI) -
     assert not [each for each in threading.enumerate() if each.name.startswith("chroma-mlx-ingest")]
 
 
+@pytest.mark.parametrize("slow", [True, False])
+def test_a_run_that_fails_waits_for_no_further_record(
+    slow: bool, client: ClientAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chroma_mlx.ingestion.preparing.DOCUMENTS_A_BLOCK", 2)
+    monkeypatch.setattr("chroma_mlx.ingestion.preparing.FIRST_PASSAGES", 2)
+    monkeypatch.setattr("chroma_mlx.ingestion.pipeline.READER_LEFT_S", 0.1)
+    more, taken = threading.Event(), [0]
+
+    def records() -> Iterator[str]:
+        yield from ("fine", "raise")
+        while taken[0] < 100:
+            more.wait(0.3 if slow else 10.0)
+            taken[0] += 1
+            yield f"record {taken[0]}"
+
+    with pytest.raises(EngineError, match="no credit left"):
+        run(records(), client, embedding_function=Counting())
+    assert taken[0] <= (3 if slow else 0)
+    more.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("chroma-mlx-ingest"):
+            thread.join(10)
+            assert not thread.is_alive()
+    assert taken[0] <= (4 if slow else 1)
+
+
 def test_a_database_that_fails_ends_the_run_and_the_next_goes_on(
     client: ClientAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -574,13 +601,24 @@ def test_a_database_that_fails_ends_the_run_and_the_next_goes_on(
     assert counts(run(texts, client)) == {"unchanged": stored, "added": 100 - stored}
 
 
-@pytest.mark.parametrize("content", ["bad\n", '{"text": "mine"}\n', "[1]\n"])
+@pytest.mark.parametrize("content", ["bad\n", '{"text": "mine"}\n', '{"source": "mine"}', "[1]\n"])
 def test_rejects_are_never_written_over_a_file_of_the_users(client: ClientAPI, tmp_path: Path, content: str) -> None:
     source = tmp_path / "source.jsonl"
     source.write_text(content)
     with pytest.raises(ConfigError, match="is there already, and is no file of rejects"):
         ingest(source, "notes", client=client, embedding_function=MockEmbeddingFunction(8), rejects=source)
     assert source.read_text() == content
+
+
+@pytest.mark.parametrize("left", [0, 5, 40])
+def test_rejects_replace_a_file_whose_first_line_a_full_disk_cut(left: int, client: ClientAPI, tmp_path: Path) -> None:
+    source, rejects = tmp_path / "source.jsonl", tmp_path / "rejects.jsonl"
+    source.write_text("bad\n")
+    run(source, client, rejects=rejects)
+    whole = rejects.read_bytes()
+    rejects.write_bytes(whole[:left])
+    assert run(source, client, rejects=rejects).failed == 1
+    assert rejects.read_bytes() == whole
 
 
 def test_rejects_replace_those_of_an_earlier_run(client: ClientAPI, tmp_path: Path) -> None:

@@ -187,6 +187,42 @@ def test_fifty_kills_at_random_moments_leave_what_an_undisturbed_run_does(
     assert killed >= 50, f"only {killed} of 100 runs were killed before their end"
 
 
+# The process gives itself the signal when it has begun to wait for the first record.
+WAITING = """
+import os, signal, sys, threading
+from chroma_mlx.ingestion import preparing
+read = preparing._read_file
+def interrupted(*arguments):
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    yield from read(*arguments)
+preparing._read_file = interrupted
+from chroma_mlx.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@posix
+@pytest.mark.parametrize("source", ["-", "pipe"])
+def test_an_interrupt_ends_it_while_a_pipe_gives_nothing(source: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    arguments = ["ingest", source, "--format", "jsonl", "--collection", "notes", "--path", "db"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING, *arguments],
+        cwd=tmp_path,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        status = process.wait(30)  # communicate would close its standard input
+        assert process.stderr is not None
+        assert (status, process.stderr.read().strip()) == (130, "chroma-mlx: interrupted")
+    finally:
+        process.kill()
+        process.communicate()
+
+
 @posix
 def test_an_interrupt_ends_it_with_130_and_the_next_run_goes_on(tmp_path: Path) -> None:
     folder, database = sources(tmp_path / "in", 200), tmp_path / "db"
