@@ -1,14 +1,14 @@
-"""A full disk, whoever notices it first, told as one error."""
+"""A full disk, whoever notices it first, told as one error; and whether there is room for a write, before it."""
 
 from __future__ import annotations
 
 import errno
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from chromadb.errors import ChromaError
 
@@ -19,6 +19,11 @@ NUMBERS: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 WORDS: Final = ("disk is full", "No space left on device", "Disk quota exceeded")
 # Chroma does not pass on all of them ("Failed to apply logs"): where a database that fails has less room, that is why.
 LITTLE_ROOM_BYTES: Final = 8 * 2**20
+# Of Chroma's index: the records after which it is written (`sync_threshold`), and what it has of one beside the vector.
+HELD_BACK: Final = 1_000
+RECORD_BYTES: Final = 256
+# What the database has of a record beside its text and vector, with the indexes over it.
+METADATA_BYTES: Final = 2_048
 TELLING: Final = (ChromaError, DatabaseUnreachable, IngestStopped, sqlite3.Error)
 
 
@@ -41,6 +46,34 @@ def free_bytes(folder: Path) -> int | None:
         return shutil.disk_usage(folder).free
     except OSError:  # it is gone, which is another failure
         return None
+
+
+def folder_of(client: Any) -> Path | None:
+    """Where a client of Chroma's has its database on this machine; None of a server's, and of one in memory."""
+    stated = getattr(client, "get_settings", None)
+    if stated is None:
+        return None
+    settings = stated()
+    return Path(settings.persist_directory) if settings.is_persistent else None
+
+
+def room_for(texts: Sequence[str | None], width: int) -> int:
+    """The bytes that storing records may take, with the vectors of earlier ones that Chroma's index holds back.
+
+    Chroma writes its index over the old one: where the disk is full in the middle of that, neither can be read again.
+    """
+    written = sum(len((text or "").encode()) for text in texts)
+    vectors = (2 * len(texts) + HELD_BACK) * (4 * width + RECORD_BYTES)
+    return 4 * written + len(texts) * METADATA_BYTES + vectors
+
+
+def need_room(folder: Path | None, needed: int) -> None:
+    """Raises DiskFull where the disk that a database's folder is on has fewer bytes left."""
+    free = None if folder is None else free_bytes(folder)
+    if free is not None and free < needed:
+        raise DiskFull(
+            reason=f"{free / 10**6:.1f} MB are left for {folder}, and the next write may take {needed / 10**6:.1f}"
+        )
 
 
 @contextmanager

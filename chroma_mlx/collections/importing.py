@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ..disk import disk_errors
+from ..disk import disk_errors, folder_of, need_room, room_for
 from ..errors import RecordConflict
 from ..pages import Page, get_records, page_records, take, take_ids
 from ..progress import progress_bar
@@ -89,13 +89,14 @@ def _conflicts(target: Collection, file: Any) -> tuple[list[str], int]:
 
 def _write(client: ClientAPI, collection: Collection, source: CheckedFile) -> Imported:
     size = min(page_records(source.origin.dimension), client.get_max_batch_size())
-    cosine = space_of(collection) == "cosine"
+    cosine, folder = space_of(collection) == "cosine", folder_of(client)
     added = present = replaced = 0
     with progress_bar(source.file.metadata.num_rows, None, unit="records", task="Importing") as bar:
         for page in _pages(source.file, size):
             there = get_records(collection, page.ids)
             same = same_records(take_ids(page, there.ids), there, rounded=cosine)
             kept = {id for id, right in zip(there.ids, same, strict=True) if right}
+            need_room(folder, room_for(page.documents, page.embeddings.shape[1]))
             if other := [id for id in there.ids if id not in kept]:
                 # An upsert would keep the metadata keys, the document and the uri that the file's record has not.
                 collection.delete(ids=other)

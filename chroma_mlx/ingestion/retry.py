@@ -11,7 +11,7 @@ from typing import Any, Final, NoReturn, TypeVar
 import httpx
 from chromadb.errors import ChromaError, InternalError, RateLimitError
 
-from ..disk import free_bytes, is_full, is_nearly_full
+from ..disk import is_full, is_nearly_full, need_room
 from ..errors import ChromaMLXError, DatabaseUnreachable, DeadlineExceeded, DiskFull, IngestStopped, RemoteError
 
 FIRST_PAUSE_S: Final = 0.25
@@ -76,13 +76,8 @@ class Retry:
             pause = min(2 * pause, LONGEST_PAUSE_S)
 
     def need_room(self, needed: int) -> None:
-        """Raises DiskFull where the disk of a local database has fewer bytes left, before anything is written to it."""
-        free = None if self._folder is None else free_bytes(self._folder)
-        if free is not None and free < needed:
-            reason = (
-                f"{free / 10**6:.1f} MB are left for {self._folder}, and the next write may take {needed / 10**6:.1f}"
-            )
-            raise DiskFull(reason=reason)
+        """Raises DiskFull where the disk of a local database has fewer bytes left."""
+        need_room(self._folder, needed)
 
     def _may_pass(self, error: Exception) -> bool:
         if isinstance(error, RemoteError):

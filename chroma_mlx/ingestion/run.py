@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from ..disk import folder_of
 from ..errors import ConfigError
 from ..progress import Bar, byte_bar
 from ..rules import COUNT, SECONDS, optional, refusals
@@ -248,12 +249,10 @@ def make_cutter(maker: Maker, options: Options) -> Cutter:
 
 def make_retry(opened: Opened, limit_s: float, *, wait: Callable[[float], bool]) -> Retry:
     """That of the calls of a collection, which is a server's or in a folder."""
-    stated = getattr(opened.client or getattr(opened.chroma, "_client", None), "get_settings", None)
-    if stated is None:
-        return Retry(limit_s, remote=False, wait=wait)
-    settings = stated()
-    folder = Path(settings.persist_directory) if settings.is_persistent else None
-    return Retry(limit_s, remote="fastapi" in str(settings.chroma_api_impl), wait=wait, folder=folder)
+    client = opened.client or getattr(opened.chroma, "_client", None)
+    stated = getattr(client, "get_settings", None)
+    remote = stated is not None and "fastapi" in str(stated().chroma_api_impl)
+    return Retry(limit_s, remote=remote, wait=wait, folder=folder_of(client))
 
 
 def max_batch_of(chroma: Any, client: Any | None) -> int | None:

@@ -39,9 +39,10 @@ class Seen:
 
     @_told()
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="chroma-mlx-ingest-", ignore_cleanup_errors=True)
-        self._file = sqlite3.connect(Path(self._folder.name) / "seen", check_same_thread=False, isolation_level=None)
-        self._file.executescript(SCHEMA)
+        # Nameless from here on, as the system allows: so a run that is killed leaves nothing.
+        with tempfile.TemporaryDirectory(prefix="chroma-mlx-ingest-", ignore_cleanup_errors=True) as folder:
+            self._file = sqlite3.connect(Path(folder) / "seen", check_same_thread=False, isolation_level=None)
+            self._file.executescript(SCHEMA)
 
     def __enter__(self) -> Seen:
         return self
@@ -50,7 +51,6 @@ class Seen:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
-        self._folder.cleanup()
 
     @_told()
     def claim(self, ids: Sequence[str], source: str, number: int) -> tuple[str, int] | None:

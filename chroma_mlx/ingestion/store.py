@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from ..disk import room_for
 from ..pages import Page, read_pages
 from .diff import Change, Copied
 from .retry import Retry
@@ -17,11 +18,6 @@ from .retry import Retry
 IDS_A_CALL: Final = 5_000
 # Where a client states no maximum.
 RECORDS_A_CALL: Final = 1_000
-# Of Chroma's index: the records after which it is written (`sync_threshold`), and what it has of one beside the vector.
-HELD_BACK: Final = 1_000
-RECORD_BYTES: Final = 256
-# What the database has of a record beside its text and vector, with the indexes over it.
-METADATA_BYTES: Final = 2_048
 
 
 class Store:
@@ -54,7 +50,7 @@ class Store:
         """Writes passages with their vectors, (len(changes), dimension); what is there is replaced."""
         for start in range(0, len(changes), self.max_batch):
             part = changes[start : start + self.max_batch]
-            self._retry.need_room(_room(part, vectors.shape[1]))
+            self._retry.need_room(room_for([change.passage.text for change in part], vectors.shape[1]))
             self._retry.call(
                 self.chroma.upsert,
                 ids=[change.passage.id for change in part],
@@ -91,16 +87,6 @@ class Store:
         """Every record without its vector. Raises CollectionChanged where records are removed meanwhile."""
         get = functools.partial(self._retry.call, self.chroma.get)
         return read_pages(self.chroma, vectors=False, documents=documents, size=RECORDS_A_CALL, get=get)
-
-
-def _room(changes: Sequence[Change], width: int) -> int:
-    """The bytes that writing passages may take, with the vectors of earlier ones that Chroma's index holds back.
-
-    Chroma writes its index over the old one: where the disk is full in the middle of that, neither can be read again.
-    """
-    text = sum(len((change.passage.text or "").encode()) for change in changes)  # Ray's writer may have none
-    vectors = (2 * len(changes) + HELD_BACK) * (4 * width + RECORD_BYTES)
-    return 4 * text + len(changes) * METADATA_BYTES + vectors
 
 
 def _uris(changes: Sequence[Change]) -> dict[str, list[str | None]]:

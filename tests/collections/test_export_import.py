@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -332,6 +334,22 @@ def test_an_export_replaces_a_file_only_when_that_is_asked_for(
     assert pq.read_metadata(file).num_rows == 4
     assert "There is no folder" in refused("export", tmp_path / "none" / "notes.parquet", "--path", source)
     assert "is a folder" in refused("export", tmp_path, "--path", source, "--force")
+
+
+def test_an_import_for_which_there_may_be_no_room_writes_nothing(
+    source: Path, tmp_path: Path, open_client: OpenClient, command: Run, refused: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(open_client(source))
+    file, there = tmp_path / "notes.parquet", tmp_path / "there"
+    command("export", file, "--collection", "notes", "--path", source)
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(total=10**9, used=10**9, free=10**5))
+        assert "A disk is full (0.1 MB are left for" in refused(
+            "import", file, "--collection", "notes", "--path", there
+        )
+    assert open_client(there).get_collection("notes").count() == 0
+    command("import", file, "--collection", "notes", "--path", there)
+    assert open_client(there).get_collection("notes").count() == 4
 
 
 def test_an_export_that_fails_leaves_no_file(

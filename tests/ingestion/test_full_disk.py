@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,6 +87,16 @@ def test_a_migration_without_room_ends_and_the_next_one_goes_on(
         with pytest.raises(DiskFull, match=r"A disk is full \(InternalError: .*disk is full\)\. What was written"):
             migrate("old", "new", client=client)
     assert migrate("old", "new", client=client).added == 1
+
+
+def test_what_a_run_notes_on_the_way_has_no_name_that_a_kill_would_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with seen.Seen() as notes:
+        assert os.listdir(tmp_path) == []
+        assert notes.claim(["one"], "a.txt", 1) is None
+        assert notes.claim(["one"], "b.txt", 1) == ("a.txt", 1)
 
 
 def test_nothing_is_written_where_the_index_may_not_fit(client: ClientAPI, monkeypatch: pytest.MonkeyPatch) -> None:
