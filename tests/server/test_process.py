@@ -51,6 +51,12 @@ def test_it_stops_when_what_is_under_way_is_answered(tmp_path: Path) -> None:
         assert "text 1 " not in served.log.read_text(), "no text is logged"
 
 
+def test_it_stops_in_order_where_it_was_started_without_standard_streams(tmp_path: Path) -> None:
+    with serve(tmp_path, streams=False) as served:
+        assert len(httpx.post(f"{served.url}/embed", json={"texts": ["a text"]}).json()["embeddings"]) == 1
+        assert served.stop(signal.SIGTERM) == 0
+
+
 def test_whoever_is_connected_when_it_stops_is_answered(tmp_path: Path) -> None:
     body = json.dumps({"texts": ["a text"]}).encode()
     head = f"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
