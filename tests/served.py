@@ -63,12 +63,21 @@ def free_port() -> int:
 
 @contextmanager
 def serve(
-    folder: Path, *arguments: str, model: str | None = "builtin", ready: bool = True, **environment: str
+    folder: Path,
+    *arguments: str,
+    model: str | None = "builtin",
+    ready: bool = True,
+    streams: bool = True,
+    **environment: str,
 ) -> Iterator[Served]:
-    """`chroma-mlx serve` on a free port, ready, or at least alive; `model` None is the configuration's."""
+    """`chroma-mlx serve` on a free port, ready, or at least alive; `model` None is the configuration's.
+
+    streams: whether it has standard streams.
+    """
     port = free_port()
     command = [sys.executable, "-m", "chroma_mlx", "serve", "--port", str(port), *arguments]
     command += [] if model is None else ["--model", model]
+    command = command if streams else ["sh", "-c", 'exec "$0" "$@" <&- >&- 2>&-', *command]
     log = folder / "log"
     with log.open("w") as file:
         process = subprocess.Popen(

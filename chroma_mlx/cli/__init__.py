@@ -28,6 +28,8 @@ from . import (
     view,
 )
 
+STANDARD_ERROR = 2
+
 COMMANDS = (
     *(demo, embed, ingest, migrate, query, collections, view, export, import_),
     *(serve, config, models, verify, doctor),
@@ -49,6 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A command may have others of its own: `ingest` and `migrate` return 3 when they refused something.
     """
+    _occupy_standard_streams()
     options = make_parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -62,3 +65,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("chroma-mlx: interrupted", file=sys.stderr)
         return 130
+
+
+def _occupy_standard_streams() -> None:
+    """What the program was started without (`<&- >&- 2>&-`) leads nowhere.
+
+    Else the next file or socket would have its place: libuv aborts where it is to close such a one, and a library that
+    complains would write into it.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
+        os.set_inheritable(descriptor, True)  # as these are
+    os.close(descriptor)

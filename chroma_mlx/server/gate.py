@@ -17,6 +17,7 @@ import orjson
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..errors import SchedulerClosed
 from .problems import Problem, explain
 
 log: Final = logging.getLogger("chroma_mlx.server")
@@ -114,6 +115,11 @@ class Gate:
             else:
                 asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
                 await self._app(asked, self._bounded(receive), answer)
+        except asyncio.CancelledError:
+            # It is stopping, and does not wait any longer. Uvicorn would say that it failed, in no API's form.
+            if status or not self._stopping():
+                raise
+            await respond(explain(SchedulerClosed()), scope, answer)
         except Exception as error:  # what nobody foresaw: the client learns that it happened, the log how
             log.error("request failed", exc_info=error, extra={"fields": {"request_id": request_id}})
             if status:

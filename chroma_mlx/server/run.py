@@ -109,6 +109,8 @@ async def _serve(options: ServerOptions, listening: socket.socket, service: Embe
         timeout_graceful_shutdown=DRAIN_SECONDS,
         timeout_keep_alive=IDLE_SECONDS,
         proxy_headers=False,
+        # There is nothing to begin and end, and what is not ended where it has to stop at once would be logged.
+        lifespan="off",
     )
     server, failed = _Server(config, service, by_grpc), False
     told.tell(server)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from http.client import HTTPResponse
 from pathlib import Path
@@ -49,6 +50,38 @@ def test_it_stops_when_what_is_under_way_is_answered(tmp_path: Path) -> None:
         assert (request["status"], request["texts"]) == (200, 100)
         assert request["request_id"] == answers[0].headers["x-request-id"]
         assert "text 1 " not in served.log.read_text(), "no text is logged"
+
+
+@pytest.mark.parametrize(("route", "field"), [("/embed", "texts"), ("/v1/embeddings", "input")])
+def test_what_is_under_way_when_it_is_interrupted_twice_is_told_that_it_stops(
+    tmp_path: Path, route: str, field: str
+) -> None:
+    body = {"model": "builtin", field: [f"text {number} " * 40 for number in range(100)]}  # several passes
+    with serve(tmp_path) as served, ThreadPoolExecutor(1) as threads, ExitStack() as stack:
+        (engine,) = psutil.Process(served.process.pid).children()
+        engine.suspend()  # so that nothing is answered
+        stack.callback(lambda: engine.is_running() and engine.resume())
+        asked = threads.submit(httpx.post, served.url + route, json=body, timeout=120)
+        deadline = time.monotonic() + 30
+        while "chroma_mlx_queue_texts 0" in (page := httpx.get(f"{served.url}/metrics").text):
+            assert time.monotonic() < deadline, page
+        served.process.send_signal(signal.SIGINT)
+        while "Shutting down" not in served.log.read_text():
+            assert time.monotonic() < deadline
+        served.process.send_signal(signal.SIGINT)
+        answer = asked.result(60)
+        assert answer.status_code == 503
+        assert answer.json().get("error", answer.json())["code"] == "stopping"
+        assert answer.headers["retry-after"] == "1"
+        engine.resume()
+        assert served.process.wait(60) == 130
+        assert "Traceback" not in served.log.read_text()
+
+
+def test_it_stops_in_order_where_it_was_started_without_standard_streams(tmp_path: Path) -> None:
+    with serve(tmp_path, streams=False) as served:
+        assert len(httpx.post(f"{served.url}/embed", json={"texts": ["a text"]}).json()["embeddings"]) == 1
+        assert served.stop(signal.SIGTERM) == 0
 
 
 def test_whoever_is_connected_when_it_stops_is_answered(tmp_path: Path) -> None:
