@@ -93,7 +93,12 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _read_key(file: Path) -> str:
+    from ..server.options import is_key
+
     try:
-        return file.read_text(encoding="utf-8").strip()
+        key = file.read_text(encoding="utf-8-sig").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"The key cannot be read from {file}: {error}. Write it there, in one line.") from error
+    if not is_key(key):
+        raise ConfigError(f"{file} holds no key, which is one line of printable ASCII. Write it there.")
+    return key

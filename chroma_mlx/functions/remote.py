@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 import re
 import threading
@@ -214,7 +215,8 @@ class RemoteEmbeddingFunction(SavedFunction):
         if space != first:
             raise RemoteError(
                 f"The embedding server at {self.url} now makes other vectors than before: their space is {space}, and "
-                f"was {first}; start it as it was, or make the collection anew. Nothing of this call is returned.",
+                f"was {first}; start it as it was, or make the collection anew, and start this program again. Nothing "
+                "of this call is returned.",
                 may_pass=False,
             )
 
@@ -291,9 +293,18 @@ class RemoteEmbeddingFunction(SavedFunction):
 
     @staticmethod
     def build_from_config(config: dict[str, Any]) -> RemoteEmbeddingFunction:
-        """The function of a saved configuration. Raises ConfigError when it is not valid."""
+        """The function of a saved configuration: one for all collections that have the same.
+
+        Chroma asks for it at every call of a collection that was opened without one, and it holds a connection, and the
+        space that all answers must state. Raises ConfigError when it is not valid.
+        """
         defaults = {"model_name": DEFAULT_MODEL, "url": URL, "dimension": None, "api_key_env_var": None, "space": None}
-        return RemoteEmbeddingFunction(**RemoteEmbeddingFunction.completed(config, **defaults))
+        return _built(**RemoteEmbeddingFunction.completed(config, **defaults))
+
+
+@functools.lru_cache(maxsize=64)
+def _built(**config: Any) -> RemoteEmbeddingFunction:
+    return RemoteEmbeddingFunction(**config)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,11 @@ from ..functions.remote import LOOPBACK
 PORT: Final = 8200
 
 
+def is_key(text: str) -> bool:
+    """Whether a text can be a key: what an HTTP header takes."""
+    return bool(text) and text.isascii() and text.isprintable()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """What one request may ask for.
@@ -51,5 +56,5 @@ class ServerOptions:
         for name, port in (("port", self.port), ("grpc_port", self.grpc_port or 0)):
             if not 0 <= port <= 65_535:
                 raise ConfigError(f"{name} is {port}, which is no port. Set it to 1 to 65535, or 0 for any free one.")
-        if self.api_key is not None and not (self.api_key.isascii() and self.api_key.isprintable() and self.api_key):
+        if self.api_key is not None and not is_key(self.api_key):
             raise ConfigError("The API key is empty or has characters that no HTTP header takes. Use printable ASCII.")

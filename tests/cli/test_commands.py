@@ -119,3 +119,12 @@ def test_a_number_that_is_no_count_is_refused(number: str, capsys: pytest.Captur
     with pytest.raises(SystemExit, match="2"):
         main(["demo", f"--limit={number}"])
     assert "is not a whole number of 1 or more" in capsys.readouterr().err
+
+
+def test_a_command_that_is_started_without_standard_input_finds_it_empty(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["embed", "--model", "builtin"]) == 1
+    assert "chroma-mlx: " in capsys.readouterr().err
+    sys.stdin.close()

@@ -146,7 +146,7 @@ def test_connections_that_only_the_system_accepted_are_answered() -> None:
     [
         (["--host", "0.0.0.0"], "there is no key"),
         (["--api-key-file", "missing"], "cannot be read"),
-        (["--api-key-file", "empty"], "API key is empty"),
+        (["--api-key-file", "empty"], "empty holds no key, which is one line of printable ASCII"),
         (["--port", "70000"], "port"),
     ],
 )

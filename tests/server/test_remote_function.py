@@ -298,6 +298,24 @@ def test_a_pinned_space(scripted: Callable[[Answer], str]) -> None:
         RemoteEmbeddingFunction("builtin", url=url, space="cd34")(["a"])
 
 
+def test_a_collection_that_is_opened_again_holds_to_the_first_space(
+    scripted: Callable[[Answer], str], tmp_path: Path
+) -> None:
+    spaces = ["ab12"]
+    url = scripted(lambda n, texts: (200, {}, right(space=spaces[-1])))
+    client = chromadb.PersistentClient(tmp_path / "data", settings=Settings(anonymized_telemetry=False))
+    remote: Any = RemoteEmbeddingFunction("builtin", url=url)
+    client.create_collection("notes", embedding_function=remote)
+    opened = client.get_collection("notes")
+    opened.add(ids=["a"], documents=["a"])
+    spaces.append("cd34")
+    with pytest.raises(RemoteError, match="now makes other vectors than before: their space is cd34, and was ab12"):
+        opened.query(query_texts=["a"])
+    with pytest.raises(RemoteError, match="now makes other vectors"):
+        client.get_collection("notes").add(ids=["b"], documents=["b"])
+    assert opened.count() == 1
+
+
 def test_what_is_too_large_is_sent_in_halves(scripted: Callable[[Answer], str]) -> None:
     def answer(n: int, texts: list[str]) -> tuple[int, dict[str, str], bytes]:
         if len(texts) > 2 or "large" in texts:
