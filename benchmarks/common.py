@@ -85,6 +85,17 @@ def writable_file(text: str) -> Path:
     return file
 
 
+def resident_bytes_of(process: int) -> int:
+    """What a process and those that it started hold in memory; 0 where it ended."""
+    import psutil  # which the environments of the peers have not
+
+    try:
+        first = psutil.Process(process)
+        return sum(int(each.memory_info().rss) for each in (first, *first.children(recursive=True)))
+    except psutil.NoSuchProcess:
+        return 0
+
+
 def seconds(function: Callable[[], object]) -> float:
     """How long one call takes."""
     start = time.perf_counter()

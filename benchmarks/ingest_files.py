@@ -23,8 +23,17 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import psutil
-from common import at_least_one, environment, in_child, machine, medians, seconds, spread, writable_file
+from common import (
+    at_least_one,
+    environment,
+    in_child,
+    machine,
+    medians,
+    resident_bytes_of,
+    seconds,
+    spread,
+    writable_file,
+)
 from workloads import CHANGED, change_some, make_texts
 
 DOCUMENTS, QUICK_DOCUMENTS = 100_000, 1_000
@@ -129,15 +138,6 @@ def run(file: Path, home: Path, *where: str) -> dict[str, Any]:
         "peak": max(held, default=0),
         "quarters": [held[len(held) * part // 4 - 1] for part in (1, 2, 3, 4)] if len(held) > 3 else [],
     }
-
-
-def resident_bytes_of(process: int) -> int:
-    """What a process and those that it started hold in memory; 0 where it ended."""
-    try:
-        first = psutil.Process(process)
-        return sum(int(each.memory_info().rss) for each in (first, *first.children(recursive=True)))
-    except psutil.NoSuchProcess:
-        return 0
 
 
 def measure(documents: int) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from typing import Any
 
 import httpx
 import psutil
-from common import percentile, writable_file
+from common import percentile, resident_bytes_of, writable_file
 
 HERE = Path(__file__).parent
 STEADY_RATE, STEADY_S = 50, 600
@@ -47,8 +47,7 @@ class Served:
     @property
     def resident(self) -> int:
         """What it and the engine's process hold in memory, in bytes."""
-        server = psutil.Process(self.process)
-        return sum(int(process.memory_info().rss) for process in (server, *server.children(recursive=True)))
+        return resident_bytes_of(self.process)
 
     def cpu_s(self) -> dict[str, float]:
         """The CPU-seconds of it and of the engine's process until now."""
