@@ -15,7 +15,7 @@ from .arguments import add_config, path, positive, timeout
 PACKAGES: Final = {
     "fastapi": "fastapi",
     "uvicorn": "uvicorn",
-    "uvloop": "uvloop",
+    "httptools": "httptools",
     "pydantic": "pydantic",
     "prometheus_client": "prometheus-client",
     "orjson": "orjson",

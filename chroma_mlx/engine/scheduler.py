@@ -22,6 +22,7 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 
 from ..errors import DeadlineExceeded, QueueFull, SchedulerClosed
+from .awaited import awaitable
 from .waiting import Kind, Piece, Rows, TokenIds, Waiting, Work
 
 Policy = Literal["wait", "fail_fast"]
@@ -342,7 +343,7 @@ class Call:
         """As `result`, without blocking the event loop; cancelled, it takes what waits along."""
         left = None if self.deadline is None else max(0.0, self.deadline - self.scheduler.now())
         try:
-            return await asyncio.wait_for(asyncio.wrap_future(future), left)
+            return await asyncio.wait_for(awaitable(future), left)
         except asyncio.TimeoutError:
             if future.done() and not future.cancelled():
                 return future.result()

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, TypeVar
 
 import orjson
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
-from starlette.routing import Route, request_response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from .. import __version__
 from ..engine.encoder import Vectors
@@ -29,7 +29,6 @@ from .numbers import RequestNumbers
 from .options import ServerOptions
 from .problems import CLIENT_GONE, Problem, explain
 from .service import EmbeddingService
-from .shed import Shed
 
 log: Final = logging.getLogger("chroma_mlx.server")
 R = TypeVar("R")
@@ -65,25 +64,59 @@ OPENAI_PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-class _Direct(APIRoute):
-    """A route whose function takes the request and makes the response itself: FastAPI describes it, and no more.
+Endpoint = Callable[[Request], Awaitable[Response]]
+# What the routes answer with words of their own, and not as a failure of the server.
+ANSWERED: Final = (ChromaMLXError, HTTPException, RequestValidationError)
+HTTP_CODES: Final[dict[int, str]] = {
+    404: "not_found",
+    405: "method_not_allowed",
+    408: "body_timeout",
+    413: "request_too_large",
+    415: "unsupported_media_type",
+}
 
-    What FastAPI does for others on the way takes longer than all that is done for a request here.
+
+class App(FastAPI):
+    """FastAPI, behind the gate.
+
+    The two routes that embed are served before FastAPI, which describes them, and is the way to all others: what it
+    does for a request takes longer than all that is done here for one of a text.
     """
 
-    def __init__(self, *args: Any, **settings: Any) -> None:
-        super().__init__(*args, **settings)
-        self.app = request_response(self.endpoint)
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.direct: dict[str, Endpoint] = {}
+        self.gate: Gate
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        await self.gate(scope, receive, send)
+
+    async def route(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Behind the gate: to the route of a path."""
+        endpoint = self.direct.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
+        if endpoint is None:
+            await super().__call__(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await endpoint(request)
+        except ANSWERED as error:
+            response = _answer_to(request, error)
+        await response(scope, receive, send)
 
 
 def make_app(
     options: ServerOptions, service: EmbeddingService | None = None, numbers: RequestNumbers | None = None
-) -> FastAPI:
+) -> App:
     """The application. Its models are loaded by `service.load()`, or by the first request."""
     service = service or EmbeddingService(options)
     numbers = numbers or RequestNumbers()
 
-    app = FastAPI(
+    async def answer_to(request: Request, error: Exception) -> Response:
+        return _answer_to(request, error)
+
+    app = App(
         title="chroma-mlx",
         version=__version__,
         description="Local embeddings by MLX: the native API, and OpenAI's.",
@@ -92,10 +125,10 @@ def make_app(
     _add_native(app, service)
     _add_openai(app, service)
     _add_state(app, service, numbers)
-    _add_problems(app)
-    app.add_middleware(Shed, service=service)
-    app.add_middleware(  # around the other
-        Gate,
+    for kind in ANSWERED:
+        app.add_exception_handler(kind, answer_to)
+    app.gate = Gate(
+        app.route,
         api_key=options.api_key,
         body_bytes=options.limits.body_bytes,
         observe=numbers.observe,
@@ -107,7 +140,7 @@ def make_app(
     return app
 
 
-def _add_native(app: FastAPI, service: EmbeddingService) -> None:
+def _add_native(app: App, service: EmbeddingService) -> None:
     async def embed(request: Request) -> Response:
         """A vector for each text."""
         body = await _read(request, bodies.EmbedBody)
@@ -139,7 +172,7 @@ def _add_native(app: FastAPI, service: EmbeddingService) -> None:
         return service.models()
 
 
-def _add_openai(app: FastAPI, service: EmbeddingService) -> None:
+def _add_openai(app: App, service: EmbeddingService) -> None:
     async def embeddings(request: Request) -> Response:
         """As OpenAI's route."""
         body = await _read(request, bodies.OpenAIBody)
@@ -202,58 +235,47 @@ def _add_state(app: FastAPI, service: EmbeddingService, numbers: RequestNumbers)
         return Response(await asyncio.to_thread(numbers.expose), media_type=CONTENT_TYPE)
 
 
-def _add_problems(app: FastAPI) -> None:
-    """Every error as the route's API has it, and none that says more than it should."""
-
-    def respond(request: Request, problem: Problem, headers: Mapping[str, str] | None = None) -> Response:
-        problem = problem_of_route(problem, request.url.path)
-        body = problem_body(problem, request.url.path, request.state.request_id)
-        return _json(body, problem.status, {**problem.headers, **(headers or {})})
-
-    @app.exception_handler(ChromaMLXError)
-    async def failed(request: Request, error: ChromaMLXError) -> Response:
-        openai = request.url.path.startswith("/v1/")
+def _answer_to(request: Request, error: Exception) -> Response:
+    """An error as the route's API has it, and no more of it than it should say."""
+    openai, headers = request.url.path.startswith("/v1/"), {}
+    if isinstance(error, HTTPException):
+        code = HTTP_CODES.get(error.status_code, "invalid_request")
+        problem = Problem(status=error.status_code, code=code, message=str(error.detail))
+        headers = dict(error.headers or {})
+    elif isinstance(error, RequestValidationError):
+        problem = _not_valid(error, openai)
+    else:
         problem = explain(error, "input" if openai else "texts")
         if openai and problem.field == "dimension":
             problem = replace(problem, field="dimensions")  # as it is called there
         if problem.status == 500:
             log.error("request failed", exc_info=error, extra={"fields": {"request_id": request.state.request_id}})
-        return respond(request, problem)
+    problem = problem_of_route(problem, request.url.path)
+    body = problem_body(problem, request.url.path, request.state.request_id)
+    return _json(body, problem.status, {**problem.headers, **headers})
 
-    @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> Response:
-        codes = {
-            404: "not_found",
-            405: "method_not_allowed",
-            408: "body_timeout",
-            413: "request_too_large",
-            415: "unsupported_media_type",
-        }
-        code = codes.get(error.status_code, "invalid_request")
-        problem = Problem(status=error.status_code, code=code, message=str(error.detail))
-        return respond(request, problem, error.headers)
 
-    @app.exception_handler(RequestValidationError)
-    async def not_valid(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        places = list(first["loc"])
-        if request.url.path.startswith("/v1/"):  # pydantic names the alternative of `input` behind it
-            places = [place for i, place in enumerate(places) if i == 0 or isinstance(place, int)]
-        field = "".join(f"[{place}]" if isinstance(place, int) else f".{place}" for place in places).lstrip(".")
-        message = f"{field or 'The body'}: {first['msg']}." if field else f"The body is not valid: {first['msg']}."
-        return respond(request, Problem(status=422, code="invalid_request", message=message, field=field or None))
+def _not_valid(error: RequestValidationError, openai: bool) -> Problem:
+    """Of the first fault of a body."""
+    first = error.errors()[0]
+    places = list(first["loc"])
+    if openai:  # pydantic names the alternative of `input` behind it
+        places = [place for i, place in enumerate(places) if i == 0 or isinstance(place, int)]
+    field = "".join(f"[{place}]" if isinstance(place, int) else f".{place}" for place in places).lstrip(".")
+    message = f"{field or 'The body'}: {first['msg']}." if field else f"The body is not valid: {first['msg']}."
+    return Problem(status=422, code="invalid_request", message=message, field=field or None)
 
 
 def _add_direct(
-    app: FastAPI,
+    app: App,
     path: str,
-    endpoint: Callable[[Request], Awaitable[Response]],
+    endpoint: Endpoint,
     *,
     takes: type[BaseModel],
     gives: type[BaseModel],
     problems: dict[int | str, dict[str, Any]],
 ) -> None:
-    """Adds a route for POST that reads its body itself: it is parsed once, by pydantic."""
+    """Adds a route for POST that is served directly, and reads its body itself: it is parsed once, by pydantic."""
     body = {"required": True, "content": {"application/json": {"schema": takes.model_json_schema()}}}
     app.router.add_api_route(
         path,
@@ -262,8 +284,8 @@ def _add_direct(
         response_model=gives,
         responses=problems,
         openapi_extra={"requestBody": body},
-        route_class_override=_Direct,
     )
+    app.direct[path] = endpoint
 
 
 async def _read(request: Request, model: type[B]) -> B:
@@ -274,8 +296,6 @@ async def _read(request: Request, model: type[B]) -> B:
     kind = request.headers.get("content-type", "")
     if not bodies.is_json(kind):
         raise HTTPException(415, f"The content type is {kind or 'missing'}, and has to be application/json.")
-    if (read := getattr(request.state, "body", None)) is not None:  # by Shed, while a queue was full
-        return cast(B, read)
     try:
         return model.model_validate_json(await request.body())
     except ClientDisconnect:

@@ -29,8 +29,10 @@ class _Body(BaseModel):
         """One of them is enough, too."""
         if not isinstance(given, dict):
             return given
-        unknown = next((key for key in given if key not in cls.model_fields), None)
-        return {key: value for key, value in given.items() if key == unknown or key in cls.model_fields}
+        if (known := cls.__pydantic_fields__.keys()) >= given.keys():
+            return given
+        unknown = next(key for key in given if key not in known)
+        return {key: value for key, value in given.items() if key == unknown or key in known}
 
 
 class EmbedBody(_Body):

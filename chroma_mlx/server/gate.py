@@ -9,8 +9,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import replace
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -29,6 +29,7 @@ REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 BODY_SECONDS: Final = 30.0
 
 R = TypeVar("R")
+Headers = Sequence[tuple[bytes, bytes]]
 Observe = Callable[[str, int, float], None]
 NO_KEY: Final = Problem(
     status=401,
@@ -59,15 +60,32 @@ def has_key(headers: Mapping[str, str], key: str | None) -> bool:
     return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), key.encode())
 
 
-def headers_of(scope: Scope) -> dict[str, str]:
+def headers_of(headers: Headers) -> dict[str, str]:
     """The headers of a request by their names in lower case; of several of a name the first."""
-    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(scope["headers"])}
+    return {name.decode("latin-1"): value.decode("latin-1") for name, value in reversed(headers)}
 
 
 def request_id_of(headers: Mapping[str, str]) -> str:
     """The client's own id of the request, or a new one."""
     given = headers.get("x-request-id", "")
     return given if REQUEST_ID.fullmatch(given) else os.urandom(16).hex()
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The head of a request, when it came (time.perf_counter), and what its log line says besides, which grows."""
+
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    id: str
+    started: float
+    about: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def stamp(self) -> tuple[bytes, bytes]:
+        """The header that its answer has, whatever it is."""
+        return b"x-request-id", self.id.encode()
 
 
 class Gate:
@@ -96,9 +114,8 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, headers, status = time.perf_counter(), headers_of(scope), 0
-        request_id, about = request_id_of(headers), dict[str, Any]()
-        scope.setdefault("state", {}).update(request_id=request_id, about=about, headers=headers)
+        asked, status = self.request(scope["method"], scope["path"], scope["headers"], time.perf_counter()), 0
+        scope.setdefault("state", {}).update(request_id=asked.id, about=asked.about)
 
         async def answer(message: Message) -> None:
             nonlocal status
@@ -106,42 +123,40 @@ class Gate:
                 status = message["status"]
                 # An answer that closes its connection says so: the next request would be lost.
                 close = [(b"connection", b"close")] if self._stopping() else []
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), *close]
+                message["headers"] = [*message["headers"], asked.stamp, *close]
             await send(message)
 
         try:
-            if (problem := self._refusal(scope["path"], headers)) is not None:
-                await respond(problem, scope, answer)
+            if (problem := self.refusal(asked)) is not None:
+                await respond(problem, asked, answer)
             else:
-                asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
-                await self._app(asked, self._bounded(receive), answer)
+                plain = {**scope, "method": "GET"} if asked.method == "HEAD" else scope
+                await self._app(plain, self._bounded(receive), answer)
         except asyncio.CancelledError:
             # It is stopping, and does not wait any longer. Uvicorn would say that it failed, in no API's form.
             if status or not self._stopping():
                 raise
-            await respond(explain(SchedulerClosed()), scope, answer)
+            await respond(explain(SchedulerClosed()), asked, answer)
         except Exception as error:  # what nobody foresaw: the client learns that it happened, the log how
-            log.error("request failed", exc_info=error, extra={"fields": {"request_id": request_id}})
+            log.error("request failed", exc_info=error, extra={"fields": {"request_id": asked.id}})
             if status:
                 raise
-            await respond(explain(error), scope, answer)
+            await respond(explain(error), asked, answer)
         finally:
-            seconds = time.perf_counter() - started
-            route = self._route_of(scope["path"])
-            self._observe(route, status, seconds)
-            log.info(
-                "request",
-                extra={
-                    "fields": {
-                        "request_id": request_id,
-                        "method": scope["method"],
-                        "route": route,
-                        "status": status,
-                        "milliseconds": round(seconds * 1000, 2),
-                        **about,
-                    }
-                },
-            )
+            self.record(asked, status)
+
+    def request(self, method: str, path: str, headers: Headers, started: float) -> Asked:
+        """A request by its head."""
+        named = headers_of(headers)
+        return Asked(method, path, named, request_id_of(named), started)
+
+    def record(self, asked: Asked, status: int) -> None:
+        """Counts a request that was answered, and logs it."""
+        seconds, route = time.perf_counter() - asked.started, self._route_of(asked.path)
+        self._observe(route, status, seconds)
+        fields = {"request_id": asked.id, "method": asked.method, "route": route, "status": status}
+        fields |= {"milliseconds": round(seconds * 1000, 2), **asked.about}
+        log.info("request", extra={"fields": fields})
 
     def _route_of(self, path: str) -> str:
         """The route of a path. What is none's may be anything, and each would be a series of its own."""
@@ -149,7 +164,9 @@ class Gate:
             return path
         return next((route for start, route in self._open_ended.items() if path.startswith(start)), "unknown")
 
-    def _refusal(self, path: str, headers: Mapping[str, str]) -> Problem | None:
+    def refusal(self, asked: Asked) -> Problem | None:
+        """What keeps a request out by its head, whatever is in it."""
+        path, headers = asked.path, asked.headers
         if path not in OPEN_PATHS and not has_key(headers, self._key):
             return NO_KEY
         if self._hosts is not None and path not in OPEN_PATHS and not is_host(headers.get("host", ""), self._hosts):
@@ -212,16 +229,30 @@ def was_cancelled_besides(task: asyncio.Task[Any]) -> bool:
     return sys.version_info >= (3, 11) and task.uncancel() > 0
 
 
-async def respond(problem: Problem, scope: Scope, send: Send) -> None:
-    """Sends a problem in the form of the route's API."""
-    problem = problem_of_route(problem, scope["path"])
-    body = orjson.dumps(problem_body(problem, scope["path"], scope["state"]["request_id"]))
-    headers = {"content-type": "application/json", "content-length": str(len(body)), **problem.headers}
-    if problem.status == 401:
-        headers["www-authenticate"] = "Bearer"
-    raw = [(key.encode(), value.encode()) for key, value in headers.items()]
-    await send({"type": "http.response.start", "status": problem.status, "headers": raw})
-    await send({"type": "http.response.body", "body": body})
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A problem as it is sent: in the form of the route's API."""
+
+    status: int
+    headers: list[tuple[bytes, bytes]]
+    body: bytes
+
+    @classmethod
+    def of(cls, problem: Problem, asked: Asked) -> Refusal:
+        """What a request is told of a problem."""
+        problem = problem_of_route(problem, asked.path)
+        body = orjson.dumps(problem_body(problem, asked.path, asked.id))
+        headers = {"content-type": "application/json", "content-length": str(len(body)), **problem.headers}
+        if problem.status == 401:
+            headers["www-authenticate"] = "Bearer"
+        return cls(problem.status, [(key.encode(), value.encode()) for key, value in headers.items()], body)
+
+
+async def respond(problem: Problem, asked: Asked, send: Send) -> None:
+    """Sends a problem."""
+    refusal = Refusal.of(problem, asked)
+    await send({"type": "http.response.start", "status": refusal.status, "headers": refusal.headers})
+    await send({"type": "http.response.body", "body": refusal.body})
 
 
 def problem_of_route(problem: Problem, path: str) -> Problem:

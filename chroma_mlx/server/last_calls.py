@@ -46,7 +46,7 @@ async def await_requests(connections: Collection[Any], given_up: Callable[[], bo
     until = loop.time() + ASK_SECONDS
     while True:
         await asyncio.sleep(LOOK_SECONDS)  # in which what has come is read
-        # `cycle` is the request that a connection is at; one of another protocol than HTTP has none.
-        silent = any(getattr(connection, "cycle", connection) is None for connection in connections)
+        # One of another protocol than HTTP has asked for that.
+        silent = any(not getattr(connection, "asked", True) for connection in connections)
         if not silent or given_up() or loop.time() >= until:
             return

@@ -11,21 +11,22 @@ import signal
 import socket
 import sys
 from contextlib import suppress
+from functools import partial
 from types import FrameType
 from typing import Any, Final
 
 import uvicorn
-import uvloop
 
 from ..engine.encoder import scheduler
 from ..errors import SchedulerClosed
-from .app import make_app
+from .app import App, make_app
 from .gate import JSONLines
 from .grpc_routes import GRPCServer
 from .last_calls import accept_waiting, await_requests, serve_accepted
 from .numbers import RequestNumbers
 from .options import ServerOptions
 from .service import EmbeddingService
+from .shed import Shed, SheddingProtocol
 
 # What is under way when the server is told to stop has so long to end.
 DRAIN_SECONDS: Final = 30
@@ -35,6 +36,9 @@ IDLE_SECONDS: Final = 75
 BACKLOG: Final = 2048
 # Connections and files at once, where the system lets a process have so many; macOS gives 256 unasked.
 OPEN_FILES: Final = 10_240
+# Python looks for cycles among its objects whenever there are so many new ones. By its own 700 it goes through all that
+# thousands of connections hold many times a second, which is a fifth of the time of a server under load.
+NEW_OBJECTS: Final = 50_000
 # Longest that a thread keeps the interpreter while others want it.
 SWITCH_SECONDS: Final = 0.0001
 
@@ -50,18 +54,25 @@ def run(options: ServerOptions) -> int:
     _allow_connections()
     service, told = EmbeddingService(options), _Told()
     signal.signal(signal.SIGTERM, told)
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    with socket.create_server((options.host, options.port), family=family, backlog=BACKLOG) as listening:
+    with _listen(options.host, options.port) as listening:
         try:
             # Threads that give the interpreter away (the MLX thread at every product, where it computes here) get it
             # back within this, and not the 5 ms that Python would let the requests of others go on for.
             sys.setswitchinterval(SWITCH_SECONDS)
-            status = uvloop.run(_serve(options, listening, service, told))
+            status = asyncio.run(_serve(options, listening, service, told))
         except KeyboardInterrupt:
             _end(service, 130)
             raise
         _end(service, status)
         return status
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A socket that connections are made to."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listening = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    # asyncio sends at once what is written only where a connection's socket says by itself that it is of TCP.
+    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, listening.detach())
 
 
 def _end(service: EmbeddingService, status: int) -> None:
@@ -101,8 +112,10 @@ async def _serve(options: ServerOptions, listening: socket.socket, service: Embe
     if options.grpc_port is not None:
         by_grpc = GRPCServer(options, service, numbers.observe)
         also["grpc_port"] = await by_grpc.start(options.host, options.grpc_port)
+    app = make_app(options, service, numbers)
     config = uvicorn.Config(
-        make_app(options, service, numbers),
+        app,
+        http=_shedding(app, service),
         access_log=False,
         log_config=None,
         server_header=False,
@@ -120,6 +133,7 @@ async def _serve(options: ServerOptions, listening: socket.socket, service: Embe
         # Looking through all that the libraries hold takes Python 0.1 s, in which nobody is answered.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(NEW_OBJECTS)
         if by_grpc is not None:
             await by_grpc.loaded()
 
@@ -141,6 +155,11 @@ async def _serve(options: ServerOptions, listening: socket.socket, service: Embe
         if by_grpc is not None:  # where HTTP ended before it began, or at once
             await by_grpc.stop(0)
     return int(failed)
+
+
+def _shedding(app: App, service: EmbeddingService) -> Any:
+    """What makes the protocol of a connection."""
+    return partial(SheddingProtocol, shed=Shed(app.gate, service))
 
 
 class _Server(uvicorn.Server):
@@ -187,6 +206,9 @@ def _allow_connections() -> None:
 
 
 def _log_as_json_lines() -> None:
+    # Nothing is collected that no line says (https://docs.python.org/3/howto/logging.html#optimization).
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONLines())
     for name in ("chroma_mlx.server", "uvicorn.error"):

@@ -12,7 +12,7 @@ from functools import lru_cache, partial
 from typing import Any, Final, Literal, TypeVar
 
 from ..config import EmbeddingConfig
-from ..engine.encoder import Encoder, Vectors
+from ..engine.encoder import Encoder, Vectors, counts
 from ..engine.fingerprint import make_fingerprint
 from ..engine.model import Model, ModelSpec
 from ..engine.scheduler import UNKNOWN_S
@@ -182,6 +182,10 @@ class EmbeddingService:
         name, suffix = self._resolve(model)
         if len(texts) > self.limits.texts:
             raise RequestTooLarge(f"The request has {len(texts)} texts, and {self.limits.texts} is the most in one.")
+        kind = kind or suffix or "document"
+        if (full := self._encoder(name).refusal(kind)) is not None:  # before anything is spent on it
+            counts.add_error(full)
+            raise full
         given = {key: value for key, value in settings.items() if value is not None}
         are_ids = bool(texts) and not isinstance(texts[0], str)
         if are_ids:
@@ -204,8 +208,7 @@ class EmbeddingService:
         # A text has about as many tokens as bytes in UTF-8 at most: normalisation may make more of a few characters.
         if sum(map(len, texts)) * 4 + len(texts) * loaded.tokenizer.special_tokens > self.limits.tokens:
             self._refuse_tokens(await self._within(self._checks.run(loaded.tokenizer.count, texts), started))
-        asked = kind or suffix or "document"
-        found = await encoder.aembed(texts, asked, timeout_s=self._left(started))  # type: ignore[arg-type]
+        found = await encoder.aembed(texts, kind, timeout_s=self._left(started))  # type: ignore[arg-type]
         return Answer(found.vectors, name, space, found.tokens, (time.perf_counter() - started) * 1000)
 
     def _left(self, started: float) -> float:

@@ -1,78 +1,133 @@
-"""What is to be refused is refused at once: a server with more to do than it can spends nothing on the rest."""
+"""What is to be refused is refused at once: a server with more to do than it can spends next to nothing on the rest."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Final
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any, Final
 
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..engine.encoder import counts
 from ..errors import QueueFull
 from .bodies import EmbedBody, OpenAIBody, is_json
-from .gate import respond
+from .gate import Gate, Refusal
 from .problems import explain
 from .service import EmbeddingService
 
 Body = EmbedBody | OpenAIBody
-BODIES: Final[Mapping[str, type[Body]]] = {"/embed": EmbedBody, "/v1/embeddings": OpenAIBody}
+BODIES: Final[Mapping[bytes, type[Body]]] = {b"/embed": EmbedBody, b"/v1/embeddings": OpenAIBody}
 
 
 class Shed:
-    """ASGI middleware. While a queue is full it reads bodies itself, and answers those that would be refused for it.
+    """Answers the requests that a full queue refuses, without the way through the application."""
 
-    A refusal takes a tenth of the time that it takes on its way through the routes. What else may be wrong with a
-    request is the route's to say.
-    """
+    def __init__(self, gate: Gate, service: EmbeddingService) -> None:
+        self._gate, self._service = gate, service
 
-    def __init__(self, app: ASGIApp, *, service: EmbeddingService) -> None:
-        self._app, self._service = app, service
+    @property
+    def needed(self) -> bool:
+        """Whether a queue is full, and the server goes on."""
+        return self._service.crowded and not self._service.stopping
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        model = BODIES.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
-        if model is None or not self._service.crowded or not is_json(scope["state"]["headers"].get("content-type", "")):
-            await self._app(scope, receive, send)
-            return
-        messages, failed = await _read_all(receive)
+    def refusal(self, path: bytes, headers: list[tuple[bytes, bytes]], body: bytes, started: float) -> Refusal | None:
+        """What is answered to a POST that came whole at `started`, which is counted and logged hereby.
+
+        None where a queue has room for it, or where something else is wrong with it, which is the route's to say.
+        """
+        request = self._gate.request("POST", path.decode(), headers, started)
+        if self._gate.refusal(request) is not None or not is_json(request.headers.get("content-type", "")):
+            return None
         try:
-            asked = model.model_validate_json(b"".join(message.get("body", b"") for message in messages))
+            asked = BODIES[path].model_validate_json(body)
         except ValidationError:
-            asked = None
-        if asked is not None and failed is None:
-            if (refused := self._refusal(asked)) is not None:
-                counts.add_error(refused)
-                await respond(explain(refused), scope, send)
-                return
-            scope["state"]["body"] = asked
-        await self._app(scope, _again(messages, failed, receive), send)
+            return None
+        if (full := self._full(asked)) is None:
+            return None
+        counts.add_error(full)
+        refusal = Refusal.of(explain(full), request)
+        self._gate.record(request, refusal.status)
+        return replace(refusal, headers=[*refusal.headers, request.stamp])
 
-    def _refusal(self, asked: Body) -> QueueFull | None:
+    def _full(self, asked: Body) -> QueueFull | None:
         texts = asked.texts if isinstance(asked, EmbedBody) else asked.texts()
         return None if len(texts) > self._service.limits.texts else self._service.refusal(asked.model, asked.kind)
 
 
-async def _read_all(receive: Receive) -> tuple[list[Message], HTTPException | None]:
-    """The messages of a body, and the error that it ended with: too large, or too late."""
-    messages: list[Message] = []
-    while not messages or messages[-1].get("more_body", False):
-        try:
-            messages.append(await receive())
-        except HTTPException as error:
-            return messages, error
-    return messages, None
+class SheddingProtocol(HttpToolsProtocol):
+    """Uvicorn's, which asks `shed` first while that is needed.
 
+    A request is held back no longer than the bytes that came with its head are read: one whose body comes later goes
+    the usual way, which refuses it too, and so does one that has to wait for an answer before it.
+    """
 
-def _again(messages: list[Message], failed: HTTPException | None, receive: Receive) -> Receive:
-    """`receive` that gives messages a second time first, and the error that they ended with."""
-    left = iter(messages)
+    def __init__(self, *arguments: Any, shed: Shed, **others: Any) -> None:
+        super().__init__(*arguments, **others)
+        self.asked = False  # whether the head of a request came, ever
+        self._shed = shed
+        self._held: bytearray | None = None  # the body of a request that no application knows of
+        self._started = 0.0
 
-    async def again() -> Message:
-        if (message := next(left, None)) is not None:
-            return message
-        if failed is not None:
-            raise failed
-        return await receive()
+    def data_received(self, data: bytes) -> None:
+        """See asyncio.Protocol."""
+        super().data_received(data)
+        if self._held is not None:
+            self._hand_over()
 
-    return again
+    def on_headers_complete(self) -> None:
+        """See httptools."""
+        self.asked = True
+        if self.url in BODIES and self._shed.needed and self._is_plain():
+            self._held, self._started = bytearray(), time.perf_counter()
+        else:
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        if self._held is None:
+            super().on_body(body)
+        else:
+            self._held += body
+
+    def on_message_complete(self) -> None:
+        """See httptools."""
+        if self._held is not None:
+            refusal = self._shed.refusal(self.url, self.headers, bytes(self._held), self._started)
+            if refusal is not None:
+                self._held = None
+                self._answer(refusal)
+                return
+            self._hand_over()
+        super().on_message_complete()
+
+    def _is_plain(self) -> bool:
+        """Whether a request can be answered at once, and by itself."""
+        return (
+            self.parser.get_method() == b"POST"
+            and self.parser.get_http_version() == "1.1"
+            and not self.parser.should_upgrade()
+            and not self.expect_100_continue
+            and (self.cycle is None or self.cycle.response_complete)
+            and not (self.flow.write_paused or self.transport.is_closing())
+        )
+
+    def _hand_over(self) -> None:
+        """To the application."""
+        held, self._held = bytes(self._held or b""), None
+        super().on_headers_complete()
+        if held:
+            super().on_body(held)
+
+    def _answer(self, refusal: Refusal) -> None:
+        status = HTTPStatus(refusal.status)
+        keep = self.parser.should_keep_alive()
+        headers = [*self.server_state.default_headers, *refusal.headers, *([] if keep else [(b"connection", b"close")])]
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        head = b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode())
+        self.transport.write(b"".join([head, *lines, b"\r\n", refusal.body]))
+        if not keep:
+            self.transport.close()
+        self.on_response_complete()

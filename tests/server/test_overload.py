@@ -15,11 +15,10 @@ import pytest
 from served import client_of, options
 
 from chroma_mlx import EmbeddingConfig, MLXEmbeddingFunction
-from chroma_mlx.engine.encoder import scheduler
+from chroma_mlx.engine.encoder import Encoder, scheduler
 from chroma_mlx.engine.mlx_thread import mlx_thread
 from chroma_mlx.engine.stats import take_stats
 from chroma_mlx.server.background import MOST_WAITING, Checks
-from chroma_mlx.server.service import EmbeddingService
 
 JSON = {"content-type": "application/json"}
 
@@ -69,13 +68,11 @@ async def test_openai_knows_it_as_429(crowded: httpx.AsyncClient) -> None:
     assert int(answer.headers["retry-after"]) >= 1
 
 
-async def test_a_refusal_costs_no_way_through_the_routes(
-    crowded: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_nothing_is_spent_on_what_is_refused(crowded: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(self: Any, *arguments: Any, **others: Any) -> Any:
-        raise AssertionError("the request went on")
+        raise AssertionError("the texts went on to the engine")
 
-    monkeypatch.setattr(EmbeddingService, "embed", never)
+    monkeypatch.setattr(Encoder, "aembed", never)
     assert (await crowded.post("/embed", json={"texts": ["a"], "kind": "query"})).status_code == 503
 
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import selectors
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from http.client import HTTPResponse
 from pathlib import Path
+from typing import cast
 
 import httpx
 import psutil
 import pytest
 import uvicorn
-import uvloop
 from served import Served, options, serve
 
 from chroma_mlx.server import last_calls, run
@@ -100,7 +103,7 @@ def test_whoever_is_connected_when_it_stops_is_answered(tmp_path: Path) -> None:
             connection.sendall(request)
         served.process.send_signal(signal.SIGTERM)
         served.process.send_signal(signal.SIGCONT)
-        with suppress(ConnectionRefusedError):  # when it is about to stop
+        with suppress(ConnectionRefusedError, ConnectionResetError):  # when it is about to stop, or at that moment
             while True:
                 connect().close()
         for connection in slow:
@@ -117,7 +120,8 @@ def test_whoever_is_connected_when_it_stops_is_answered(tmp_path: Path) -> None:
 def test_connections_that_only_the_system_accepted_are_answered() -> None:
     given = options()
     service = EmbeddingService(given)
-    server = run._Server(uvicorn.Config(make_app(given, service), log_config=None), service, None)
+    app = make_app(given, service)
+    server = run._Server(uvicorn.Config(app, http=run._shedding(app, service), log_config=None), service, None)
     server.should_exit = True  # as soon as it listens
     with ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=run.BACKLOG))
@@ -130,7 +134,7 @@ def test_connections_that_only_the_system_accepted_are_answered() -> None:
         for connection in connections:
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
         started = time.monotonic()
-        uvloop.run(server.serve(sockets=[listening]))
+        asyncio.run(server.serve(sockets=[listening]))
         assert last_calls.ASK_SECONDS <= time.monotonic() - started < last_calls.ASK_SECONDS + 10
         for connection in connections:
             answer = HTTPResponse(connection)
@@ -139,6 +143,42 @@ def test_connections_that_only_the_system_accepted_are_answered() -> None:
             assert json.loads(answer.read()) == {"status": "alive"}
             assert connection.recv(1) == b""
         assert silent.recv(1) == b"", "closed in order, when it did not ask"
+
+
+def test_new_connections_are_served_beside_those_that_ask_without_end(served: Served) -> None:
+    """An event loop that accepts one connection in each of its rounds answers the last new one `new` rounds late."""
+    callers, new, asked = 100, 80, b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+
+        def connect() -> None:
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=30))
+            selector.register(connection, selectors.EVENT_READ)
+            connection.sendall(asked)
+
+        def answered() -> Iterator[socket.socket]:
+            """The connections that got the end of an answer; each asks again."""
+            while True:
+                for key, _ in selector.select(30):
+                    connection = cast(socket.socket, key.fileobj)
+                    if connection.recv(65_536).endswith(b"}"):
+                        yield connection
+                        connection.sendall(asked)
+
+        for _ in range(callers):
+            connect()
+        answers, old = answered(), set[socket.socket]()
+        while len(old) < callers:
+            old.add(next(answers))
+        for _ in range(new):
+            connect()
+        served_since, late = 0, set[socket.socket]()
+        while len(late) < new:
+            if (connection := next(answers)) in old:
+                served_since += 1
+            else:
+                late.add(connection)
+    assert served_since / callers < new / 4
 
 
 @pytest.mark.parametrize(

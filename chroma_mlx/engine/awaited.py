@@ -1,0 +1,63 @@
+"""Futures of the MLX thread, awaited in an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from concurrent.futures import Future
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final, TypeVar
+
+R = TypeVar("R")
+
+
+def awaitable(future: Future[R]) -> asyncio.Future[R]:
+    """As asyncio.wrap_future, but the futures that a pass answers wake the loop once, and not each.
+
+    To wake it the MLX thread gives the interpreter away, and gets it back only when the loop is through: with a
+    hundred callers in a pass the next one would begin late by a hundred of these.
+    """
+    loop = asyncio.get_running_loop()
+    if (deliveries := _of_loop.get(loop)) is None:
+        for closed in [each for each in list(_of_loop) if each.is_closed()]:
+            _of_loop.pop(closed, None)
+        deliveries = _of_loop[loop] = _Deliveries(loop)
+    waiting: asyncio.Future[R] = loop.create_future()
+    waiting.add_done_callback(lambda done: future.cancel() if done.cancelled() else None)
+    future.add_done_callback(partial(deliveries.put, waiting))
+    return waiting
+
+
+class _Deliveries:
+    """What other threads have for those who wait in a loop."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._done: deque[tuple[asyncio.Future[Any], Future[Any]]] = deque()
+        self._woken = False
+
+    def put(self, waiting: asyncio.Future[R], future: Future[R]) -> None:
+        """A future is done: in any thread."""
+        self._done.append((waiting, future))
+        # Between the two another may wake the loop too, which finds nothing then.
+        if not self._woken:
+            self._woken = True
+            with suppress(RuntimeError):  # it is closed, and nobody waits there
+                self._loop.call_soon_threadsafe(self._deliver)
+
+    def _deliver(self) -> None:
+        self._woken = False  # what comes from here on wakes it again
+        while self._done:
+            waiting, future = self._done.popleft()
+            if waiting.done():  # cancelled
+                continue
+            if future.cancelled():
+                waiting.cancel()
+            elif (error := future.exception()) is not None:
+                waiting.set_exception(error)
+            else:
+                waiting.set_result(future.result())
+
+
+_of_loop: Final[dict[asyncio.AbstractEventLoop, _Deliveries]] = {}
