@@ -173,7 +173,7 @@ def overload(seconds: float) -> dict[str, Any]:
         most = ask(served, MAX_QUEUE, max(10.0, seconds / 4))
         before = {status: len(served.milliseconds(status)) for status in (200, 503)}
         # Half are to be answered, a little later than the most were, and half refused at once.
-        pause = MANY_CALLERS / (2 * most["per_s"]) - 0.65 * most["p50_ms"] / 1000
+        pause = MANY_CALLERS / (2 * most["per_s"]) - 0.75 * most["p50_ms"] / 1000
         over = ask(served, MANY_CALLERS, seconds, pause_s=pause)
         took = {status: served.milliseconds(status)[count:] for status, count in before.items()}
         started = time.perf_counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,6 +19,10 @@ from .gate import Gate, Refusal
 from .problems import explain
 from .service import EmbeddingService
 
+# While it refuses, the server looks at its connections only so often, and deals with all that came meanwhile in one go.
+# One by one, each request would take a core from the engine, and what the engine works on out of that core's cache.
+REST_SECONDS: Final = 0.003
+
 Body = EmbedBody | OpenAIBody
 BODIES: Final[Mapping[bytes, type[Body]]] = {b"/embed": EmbedBody, b"/v1/embeddings": OpenAIBody}
 
@@ -27,6 +32,7 @@ class Shed:
 
     def __init__(self, gate: Gate, service: EmbeddingService) -> None:
         self._gate, self._service = gate, service
+        self._resting = False
 
     @property
     def needed(self) -> bool:
@@ -51,6 +57,16 @@ class Shed:
         refusal = Refusal.of(explain(full), request)
         self._gate.record(request, refusal.status)
         return replace(refusal, headers=[*refusal.headers, request.stamp])
+
+    def rest(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Has the loop rest once when it has done what is to be done now."""
+        if not self._resting:
+            self._resting = True
+            loop.call_soon(self._rest)
+
+    def _rest(self) -> None:
+        self._resting = False
+        time.sleep(REST_SECONDS)
 
     def _full(self, asked: Body) -> QueueFull | None:
         texts = asked.texts if isinstance(asked, EmbedBody) else asked.texts()
@@ -131,3 +147,4 @@ class SheddingProtocol(HttpToolsProtocol):
         if not keep:
             self.transport.close()
         self.on_response_complete()
+        self._shed.rest(self.loop)

@@ -20,7 +20,7 @@ from chroma_mlx import EmbeddingConfig, MLXEmbeddingFunction
 from chroma_mlx.engine.encoder import scheduler
 from chroma_mlx.engine.mlx_thread import mlx_thread
 from chroma_mlx.engine.stats import take_stats
-from chroma_mlx.server import run
+from chroma_mlx.server import run, shed
 from chroma_mlx.server.app import App, make_app
 from chroma_mlx.server.numbers import RequestNumbers
 from chroma_mlx.server.service import EmbeddingService
@@ -202,6 +202,16 @@ async def test_a_client_that_waits_for_100_continue_is_told() -> None:
         writer.write(QUERY)
         assert (await read_answer(reader))[0] == 503
         writer.close()
+
+
+async def test_it_rests_once_behind_all_that_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    async with serving() as crowded:
+        monkeypatch.setattr(shed.time, "sleep", rests.append)
+        assert len(await crowded.answers(request() * 5, count=5)) == 5
+        assert rests == [shed.REST_SECONDS]
+        await crowded.answer(request(DOCUMENT, path="/other"))
+        assert rests == [shed.REST_SECONDS]
 
 
 async def test_a_connection_that_was_only_refused_has_asked() -> None:
