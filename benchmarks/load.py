@@ -33,7 +33,7 @@ HERE = Path(__file__).parent
 STEADY_RATE, STEADY_S = 50, 600
 CALLERS, CALLERS_S = 32, 30
 OVER_S, MAX_QUEUE, MANY_CALLERS = 120, 256, 600
-WARM_S, TRIAL_S = 5, 10
+WARM_S = 5
 
 
 @dataclass(frozen=True)
@@ -151,11 +151,6 @@ def steady(folder: Path, seconds: float) -> dict[str, Any]:
         return {**found, "seconds": seconds, "resident": held}
 
 
-def _asked(found: dict[str, Any]) -> int:
-    """How many requests there were."""
-    return int(found["answered"] + found["refused"])
-
-
 def many(seconds: float) -> dict[str, Any]:
     """One caller after another, many at once, and many without gathering."""
     found = {}
@@ -176,11 +171,9 @@ def overload(seconds: float) -> dict[str, Any]:
         ask(served, CALLERS, WARM_S)
         # As many callers as may wait: the largest passes, and nobody refused.
         most = ask(served, MAX_QUEUE, max(10.0, seconds / 4))
-        # So long a pause that twice the most is asked, where half are answered as fast as the most were, and half are
-        # refused at once; and then what that was wrong by.
-        pause = MANY_CALLERS / (2 * most["per_s"]) - most["p50_ms"] / 2000
-        tried = ask(served, MANY_CALLERS, TRIAL_S, pause_s=pause)
-        pause += MANY_CALLERS / (2 * most["per_s"]) - MANY_CALLERS * tried["seconds"] / _asked(tried)
+        # So long a pause that twice the most is asked, where half are refused at once, and half answered a third later
+        # than the most were.
+        pause = MANY_CALLERS / (2 * most["per_s"]) - 2 / 3 * most["p50_ms"] / 1000
         before = {status: len(served.milliseconds(status)) for status in (200, 503)}
         over = ask(served, MANY_CALLERS, seconds, pause_s=pause)
         took = {status: served.milliseconds(status)[count:] for status, count in before.items()}
@@ -196,7 +189,7 @@ def overload(seconds: float) -> dict[str, Any]:
     fast = sum(each < 10 for each in took[503]) / max(1, len(took[503]))
     return {
         "most": most,
-        "over": {**over, "offered_per_s": _asked(over) / over["seconds"]},
+        "over": {**over, "offered_per_s": (over["answered"] + over["refused"]) / over["seconds"]},
         "log": log,
         "under_10_ms": fast,
         "recovered_ms": recovered * 1000,

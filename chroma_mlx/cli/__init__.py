@@ -70,8 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _occupy_standard_streams() -> None:
     """What the program was started without (`<&- >&- 2>&-`) leads nowhere.
 
-    Else the next file or socket would have its place: libuv aborts where it is to close such a one, and a library that
-    complains would write into it.
+    Else the next file or socket would have its place, and a library that complains would write into it.
     """
     while (descriptor := os.open(os.devnull, os.O_RDWR)) <= STANDARD_ERROR:
         os.set_inheritable(descriptor, True)  # as these are

@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def awaitable(future: Future[R]) -> asyncio.Future[R]:
-    """As asyncio.wrap_future, but the futures that a pass answers wake the loop once, and not each.
+    """As asyncio.wrap_future, but the futures that a pass answers wake the loop once or twice, and not each.
 
     To wake it the MLX thread gives the interpreter away, and gets it back only when the loop is through: with a
     hundred callers in a pass the next one would begin late by a hundred of these.
@@ -40,8 +40,8 @@ class _Deliveries:
     def put(self, waiting: asyncio.Future[R], future: Future[R]) -> None:
         """A future is done: in any thread."""
         self._done.append((waiting, future))
-        # Between the two another may wake the loop too, which finds nothing then.
         if not self._woken:
+            # If another thread comes here at the same time the loop is woken twice, and finds nothing the second time.
             self._woken = True
             with suppress(RuntimeError):  # it is closed, and nobody waits there
                 self._loop.call_soon_threadsafe(self._deliver)
@@ -54,7 +54,9 @@ class _Deliveries:
                 continue
             if future.cancelled():
                 waiting.cancel()
-            elif (error := future.exception()) is not None:
+            elif isinstance(error := future.exception(), StopIteration):  # which no asyncio.Future takes
+                waiting.set_exception(RuntimeError(f"the call ended with {error!r}"))
+            elif error is not None:
                 waiting.set_exception(error)
             else:
                 waiting.set_result(future.result())

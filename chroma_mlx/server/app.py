@@ -83,16 +83,17 @@ class App(FastAPI):
     does for a request takes longer than all that is done here for one of a text.
     """
 
+    gate: Gate  # make_app's
+
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
         self.direct: dict[str, Endpoint] = {}
-        self.gate: Gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
         await self.gate(scope, receive, send)
 
-    async def route(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def to_route(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Behind the gate: to the route of a path."""
         endpoint = self.direct.get(scope["path"]) if scope["type"] == "http" and scope["method"] == "POST" else None
         if endpoint is None:
@@ -125,10 +126,10 @@ def make_app(
     _add_native(app, service)
     _add_openai(app, service)
     _add_state(app, service, numbers)
-    for kind in ANSWERED:
+    for kind in (*ANSWERED, Exception):
         app.add_exception_handler(kind, answer_to)
     app.gate = Gate(
-        app.route,
+        app.to_route,
         api_key=options.api_key,
         body_bytes=options.limits.body_bytes,
         observe=numbers.observe,
@@ -248,7 +249,7 @@ def _answer_to(request: Request, error: Exception) -> Response:
         problem = explain(error, "input" if openai else "texts")
         if openai and problem.field == "dimension":
             problem = replace(problem, field="dimensions")  # as it is called there
-        if problem.status == 500:
+        if problem.status == 500 and isinstance(error, ANSWERED):  # the gate logs all others
             log.error("request failed", exc_info=error, extra={"fields": {"request_id": request.state.request_id}})
     problem = problem_of_route(problem, request.url.path)
     body = problem_body(problem, request.url.path, request.state.request_id)

@@ -114,11 +114,13 @@ class Gate:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        asked, status = self.request(scope["method"], scope["path"], scope["headers"], time.perf_counter()), 0
+        asked = self.request(scope["method"], scope["path"], scope["headers"], time.perf_counter())
+        status, whole = 0, False
         scope.setdefault("state", {}).update(request_id=asked.id, about=asked.about)
 
         async def answer(message: Message) -> None:
-            nonlocal status
+            nonlocal status, whole
+            whole = message["type"] == "http.response.body" and not message.get("more_body", False)
             if message["type"] == "http.response.start":
                 status = message["status"]
                 # An answer that closes its connection says so: the next request would be lost.
@@ -139,9 +141,10 @@ class Gate:
             await respond(explain(SchedulerClosed()), asked, answer)
         except Exception as error:  # what nobody foresaw: the client learns that it happened, the log how
             log.error("request failed", exc_info=error, extra={"fields": {"request_id": asked.id}})
-            if status:
+            if not status:
+                await respond(explain(error), asked, answer)
+            elif not whole:  # by FastAPI, which then says what there was
                 raise
-            await respond(explain(error), asked, answer)
         finally:
             self.record(asked, status)
 

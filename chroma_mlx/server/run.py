@@ -16,11 +16,12 @@ from types import FrameType
 from typing import Any, Final
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from ..engine.encoder import scheduler
 from ..errors import SchedulerClosed
-from .app import App, make_app
-from .gate import JSONLines
+from .app import make_app
+from .gate import Gate, JSONLines
 from .grpc_routes import GRPCServer
 from .last_calls import accept_waiting, await_requests, serve_accepted
 from .numbers import RequestNumbers
@@ -32,12 +33,13 @@ from .shed import Shed, SheddingProtocol
 DRAIN_SECONDS: Final = 30
 # A connection is kept so long between two requests: longer than clients do, so that none asks on one being closed.
 IDLE_SECONDS: Final = 75
-# Connections that wait to be accepted.
+# Connections that wait to be accepted, and those that are accepted before others are served.
 BACKLOG: Final = 2048
+ACCEPTED: Final = 128
 # Connections and files at once, where the system lets a process have so many; macOS gives 256 unasked.
 OPEN_FILES: Final = 10_240
-# Python looks for cycles among its objects whenever there are so many new ones. By its own 700 it goes through all that
-# thousands of connections hold many times a second, which is a fifth of the time of a server under load.
+# Python looks for cycles among its objects whenever there are so many new ones. By its own number, some hundreds, it
+# goes through all that thousands of connections hold many times a second: a fifth of the time of a server under load.
 NEW_OBJECTS: Final = 50_000
 # Longest that a thread keeps the interpreter while others want it.
 SWITCH_SECONDS: Final = 0.0001
@@ -113,19 +115,7 @@ async def _serve(options: ServerOptions, listening: socket.socket, service: Embe
         by_grpc = GRPCServer(options, service, numbers.observe)
         also["grpc_port"] = await by_grpc.start(options.host, options.grpc_port)
     app = make_app(options, service, numbers)
-    config = uvicorn.Config(
-        app,
-        http=_shedding(app, service),
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-        timeout_keep_alive=IDLE_SECONDS,
-        proxy_headers=False,
-        # There is nothing to begin and end, and what is not ended where it has to stop at once would be logged.
-        lifespan="off",
-    )
-    server, failed = _Server(config, service, by_grpc), False
+    server, failed = _Server(_config(app, app.gate, service), service, by_grpc), False
     told.tell(server)
 
     async def load() -> None:
@@ -145,6 +135,7 @@ async def _serve(options: ServerOptions, listening: socket.socket, service: Embe
             log.error("the model could not be loaded", extra={"fields": {"reason": str(error)}})
             failed = server.should_exit = True
 
+    asyncio.get_running_loop().set_exception_handler(_Unhandled())
     # It answers /health and /ready meanwhile.
     loading = asyncio.ensure_future(load())
     loading.add_done_callback(loaded)
@@ -157,9 +148,39 @@ async def _serve(options: ServerOptions, listening: socket.socket, service: Embe
     return int(failed)
 
 
-def _shedding(app: App, service: EmbeddingService) -> Any:
-    """What makes the protocol of a connection."""
-    return partial(SheddingProtocol, shed=Shed(app.gate, service))
+class _Unhandled:
+    """Logs what the event loop meets, such as that there are no more files for connections: a line a second of each."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, float] = {}
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        what, now = str(context.get("message")), loop.time()
+        if now - self._last.get(what, -1.0) >= 1.0:
+            self._last[what] = now
+            error = context.get("exception")
+            log.error(
+                what, exc_info=None if isinstance(error, OSError) else error, extra={"fields": {"reason": repr(error)}}
+            )
+
+
+def _config(app: ASGIApp, gate: Gate, service: EmbeddingService) -> uvicorn.Config:
+    """How uvicorn serves an application that is behind the gate."""
+    protocol: Any = partial(SheddingProtocol, shed=Shed(gate, service))
+    return uvicorn.Config(
+        app,
+        http=protocol,
+        ws="none",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+        timeout_keep_alive=IDLE_SECONDS,
+        proxy_headers=False,
+        # There is nothing to begin and end, and what is not ended where it has to stop at once would be logged.
+        lifespan="off",
+        backlog=ACCEPTED,
+    )
 
 
 class _Server(uvicorn.Server):
@@ -169,11 +190,18 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._service, self._by_grpc = service, by_grpc
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """See uvicorn.Server."""
+        await super().startup(sockets)
+        for door in sockets or []:  # asyncio takes as many of them at a time as may wait
+            door.listen(BACKLOG)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """See uvicorn.Server."""
         self._service.stop()
         stopping = None if self._by_grpc is None else asyncio.ensure_future(self._by_grpc.stop(DRAIN_SECONDS))
         await self._hear_last_calls(sockets or [])
+        self.servers.clear()  # some Pythons wait there for every connection, however it is to stop
         await super().shutdown(sockets)
         while stopping is not None and not stopping.done():
             if self.force_exit:  # told to stop a second time; what is left of the loop's tasks ends with it
@@ -206,12 +234,13 @@ def _allow_connections() -> None:
 
 
 def _log_as_json_lines() -> None:
-    # Nothing is collected that no line says (https://docs.python.org/3/howto/logging.html#optimization).
+    # What no line says is not looked up (https://docs.python.org/3/howto/logging.html#optimization), in this process.
     logging._srcfile = None
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    for name in ("logThreads", "logProcesses", "logMultiprocessing", "logAsyncioTasks"):
+        setattr(logging, name, False)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JSONLines())
-    for name in ("chroma_mlx.server", "uvicorn.error"):
+    for name in ("chroma_mlx.server", "uvicorn.error", "asyncio"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)

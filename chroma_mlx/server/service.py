@@ -182,16 +182,16 @@ class EmbeddingService:
         name, suffix = self._resolve(model)
         if len(texts) > self.limits.texts:
             raise RequestTooLarge(f"The request has {len(texts)} texts, and {self.limits.texts} is the most in one.")
-        kind = kind or suffix or "document"
-        if (full := self._encoder(name).refusal(kind)) is not None:  # before anything is spent on it
-            counts.add_error(full)
-            raise full
         given = {key: value for key, value in settings.items() if value is not None}
         are_ids = bool(texts) and not isinstance(texts[0], str)
         if are_ids:
             self._refuse_tokens(sum(map(len, texts)))
         else:
             texts = check_texts(list(texts))
+        kind = kind or suffix or "document"
+        if (full := self._encoder(name).refusal(kind)) is not None:  # before more is spent on it
+            counts.add_error(full)
+            raise full
         # A thread that waits for a model would hold up the end of the process.
         loaded = self._encoder(name).loaded()
         if loaded is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,13 +16,15 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from ..engine.encoder import counts
 from ..errors import QueueFull
 from .bodies import EmbedBody, OpenAIBody, is_json
-from .gate import Gate, Refusal
+from .gate import Gate, Headers, Refusal
 from .problems import explain
 from .service import EmbeddingService
 
 # While it refuses, the server looks at its connections only so often, and deals with all that came meanwhile in one go.
 # One by one, each request would take a core from the engine, and what the engine works on out of that core's cache.
 REST_SECONDS: Final = 0.003
+
+log: Final = logging.getLogger("chroma_mlx.server")
 
 Body = EmbedBody | OpenAIBody
 BODIES: Final[Mapping[bytes, type[Body]]] = {b"/embed": EmbedBody, b"/v1/embeddings": OpenAIBody}
@@ -37,13 +40,25 @@ class Shed:
     @property
     def needed(self) -> bool:
         """Whether a queue is full, and the server goes on."""
-        return self._service.crowded and not self._service.stopping
+        try:
+            return self._service.crowded and not self._service.stopping
+        except Exception:  # which the application meets too, and says
+            return False
 
-    def refusal(self, path: bytes, headers: list[tuple[bytes, bytes]], body: bytes, started: float) -> Refusal | None:
+    def refusal(self, path: bytes, headers: Headers, body: bytes, started: float) -> Refusal | None:
         """What is answered to a POST that came whole at `started`, which is counted and logged hereby.
 
         None where a queue has room for it, or where something else is wrong with it, which is the route's to say.
         """
+        try:
+            return self._refusal(path, headers, body, started)
+        except Exception as error:  # the protocol would take it for a fault of the request
+            log.error("request failed", exc_info=error)
+            return None
+
+    def _refusal(self, path: bytes, headers: Headers, body: bytes, started: float) -> Refusal | None:
+        if len(body) > self._service.limits.body_bytes:
+            return None
         request = self._gate.request("POST", path.decode(), headers, started)
         if self._gate.refusal(request) is not None or not is_json(request.headers.get("content-type", "")):
             return None
@@ -77,7 +92,8 @@ class SheddingProtocol(HttpToolsProtocol):
     """Uvicorn's, which asks `shed` first while that is needed.
 
     A request is held back no longer than the bytes that came with its head are read: one whose body comes later goes
-    the usual way, which refuses it too, and so does one that has to wait for an answer before it.
+    the usual way, on which it is refused too while the queue is full, and so does one that has to wait for an answer
+    before it. What comes behind an answer that closes the connection is not heard.
     """
 
     def __init__(self, *arguments: Any, shed: Shed, **others: Any) -> None:
@@ -90,23 +106,25 @@ class SheddingProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         super().data_received(data)
-        if self._held is not None:
+        if self._held is not None and not self.transport.is_closing():
             self._hand_over()
 
     def on_headers_complete(self) -> None:
         """See httptools."""
         self.asked = True
+        if self.transport.is_closing():
+            return
         if self.url in BODIES and self._shed.needed and self._is_plain():
             self._held, self._started = bytearray(), time.perf_counter()
         else:
-            super().on_headers_complete()
+            self._pass_on()
 
     def on_body(self, body: bytes) -> None:
         """See httptools."""
-        if self._held is None:
-            super().on_body(body)
-        else:
+        if self._held is not None:
             self._held += body
+        elif not self.transport.is_closing():
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """See httptools."""
@@ -117,7 +135,8 @@ class SheddingProtocol(HttpToolsProtocol):
                 self._answer(refusal)
                 return
             self._hand_over()
-        super().on_message_complete()
+        if not self.transport.is_closing():
+            super().on_message_complete()
 
     def _is_plain(self) -> bool:
         """Whether a request can be answered at once, and by itself."""
@@ -127,15 +146,22 @@ class SheddingProtocol(HttpToolsProtocol):
             and not self.parser.should_upgrade()
             and not self.expect_100_continue
             and (self.cycle is None or self.cycle.response_complete)
-            and not (self.flow.write_paused or self.transport.is_closing())
+            and not self.flow.write_paused
         )
 
     def _hand_over(self) -> None:
         """To the application."""
         held, self._held = bytes(self._held or b""), None
-        super().on_headers_complete()
+        self._pass_on()
         if held:
             super().on_body(held)
+
+    def _pass_on(self) -> None:
+        """The head, to the application."""
+        if self.timeout_keep_alive_task is not None:  # since the answer before it, in the same piece of data
+            self.timeout_keep_alive_task.cancel()
+            self.timeout_keep_alive_task = None
+        super().on_headers_complete()
 
     def _answer(self, refusal: Refusal) -> None:
         status = HTTPStatus(refusal.status)

@@ -35,7 +35,7 @@ async def test_those_that_are_done_together_wake_the_loop_once(monkeypatch: pyte
         waiting = [awaitable(future) for future in futures]
         in_a_thread(lambda: [future.set_result(number) for number, future in enumerate(futures)])  # noqa: B023
         assert await asyncio.gather(*waiting) == list(range(100))
-        assert woken == again + 1
+        assert woken == again + 1  # the loop could do nothing in between
 
 
 async def test_a_result_that_is_there_already_is_given() -> None:
@@ -68,12 +68,26 @@ async def test_an_answer_that_comes_when_nobody_waits_is_dropped() -> None:
     assert future.set_running_or_notify_cancel()
     waiting = awaitable(future)
     waiting.cancel()
-    in_a_thread(lambda: future.set_result(1))
-    await asyncio.sleep(0.01)
+    beside: Future[int] = Future()
+    waiting_beside = awaitable(beside)
+    failures: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
+    in_a_thread(lambda: (future.set_result(1), beside.set_result(2)))
+    assert await waiting_beside == 2
     assert waiting.cancelled()
+    assert failures == []
 
 
-def test_loops_that_are_closed_are_left_alone_and_let_go() -> None:
+async def test_an_error_that_no_future_takes_leaves_nobody_waiting() -> None:
+    futures = [Future[int](), Future[int]()]
+    waiting = [awaitable(future) for future in futures]
+    in_a_thread(lambda: (futures[0].set_exception(StopIteration(7)), futures[1].set_result(2)))
+    with pytest.raises(RuntimeError, match=r"StopIteration\(7\)"):
+        await waiting[0]
+    assert await waiting[1] == 2
+
+
+def test_loops_that_are_closed_are_left_alone_and_let_go(caplog: pytest.LogCaptureFixture) -> None:
     def use_one() -> weakref.ref[asyncio.AbstractEventLoop]:
         future: Future[int] = Future()
         loop = asyncio.new_event_loop()
@@ -90,3 +104,4 @@ def test_loops_that_are_closed_are_left_alone_and_let_go() -> None:
     gc.collect()
     assert first() is None
     assert second() is not None, "until the next one comes"
+    assert caplog.records == []

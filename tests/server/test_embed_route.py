@@ -21,6 +21,7 @@ from chroma_mlx import EmbeddingConfig, MLXEmbeddingFunction
 from chroma_mlx.engine.encoder import Encoder
 from chroma_mlx.errors import DeadlineExceeded, EngineError, QueueFull, SchedulerClosed
 from chroma_mlx.server import app, background, gate
+from chroma_mlx.server.service import EmbeddingService
 
 FULL = QueueFull(pending=9, limit=9, retry_after_s=2.5)
 JSON = {"content-type": "application/json"}
@@ -370,6 +371,38 @@ async def test_a_client_that_leaves_before_its_body_came_is_no_failure_of_the_se
     await app.make_app(options())(scope, receive, send)
     assert sent[0]["status"] == 499
     assert "request failed" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("path", "answer"),
+    [
+        ("/models", {"code": "internal_error", "message": "The server failed; its log says how.", "field": None}),
+        (
+            "/v1/models",
+            {
+                "error": {
+                    "message": "The server failed; its log says how.",
+                    "type": "server_error",
+                    "param": None,
+                    "code": "internal_error",
+                }
+            },
+        ),
+    ],
+)
+async def test_a_failure_that_nobody_foresaw_is_an_error_of_the_api(
+    path: str, answer: dict[str, Any], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(self: Any) -> Any:
+        raise ZeroDivisionError("never shown")
+
+    async with client_of(options()) as client:
+        monkeypatch.setattr(EmbeddingService, "models", fails)
+        monkeypatch.setattr(EmbeddingService, "names", property(fails))
+        found = await client.get(path, headers={"x-request-id": "mine"})
+    assert found.status_code == 500
+    assert found.json() == (answer if path.startswith("/v1/") else {**answer, "request_id": "mine"})
+    assert caplog.text.count("request failed") == 1
 
 
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:8200", "[2001:db8::1]:8200", "127.0.0.1.evil.example"])

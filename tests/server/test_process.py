@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import selectors
 import signal
 import socket
@@ -121,7 +122,7 @@ def test_connections_that_only_the_system_accepted_are_answered() -> None:
     given = options()
     service = EmbeddingService(given)
     app = make_app(given, service)
-    server = run._Server(uvicorn.Config(app, http=run._shedding(app, service), log_config=None), service, None)
+    server = run._Server(run._config(app, app.gate, service), service, None)
     server.should_exit = True  # as soon as it listens
     with ExitStack() as stack:
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=run.BACKLOG))
@@ -143,6 +144,27 @@ def test_connections_that_only_the_system_accepted_are_answered() -> None:
             assert json.loads(answer.read()) == {"status": "alive"}
             assert connection.recv(1) == b""
         assert silent.recv(1) == b"", "closed in order, when it did not ask"
+
+
+@pytest.mark.skipif(not LINUX, reason="prlimit(2) is Linux's")
+def test_without_files_for_more_connections_it_says_so_and_goes_on(tmp_path: Path) -> None:
+    with serve(tmp_path) as served, ExitStack() as stack:
+        opened = psutil.Process(served.process.pid).num_fds()
+        resource.prlimit(served.process.pid, resource.RLIMIT_NOFILE, (opened + 5, opened + 5))
+        connections = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", served.port), timeout=30)) for _ in range(12)
+        ]
+        while "out of system resource" not in served.log.read_text():
+            time.sleep(0.05)
+        for connection in connections[:9]:
+            connection.close()
+        connections[-1].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connections[-1].recv(100).startswith(b"HTTP/1.1 200")
+        assert served.stop() == 0
+        lines = [json.loads(line) for line in served.log.read_text().splitlines()]
+        said = [line for line in lines if "out of system resource" in line["event"]]
+        assert 1 <= len(said) <= 10
+        assert "Too many open files" in said[0]["reason"]
 
 
 def test_new_connections_are_served_beside_those_that_ask_without_end(served: Served) -> None:

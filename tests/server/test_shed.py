@@ -37,6 +37,11 @@ def request(body: bytes = QUERY, path: str = "/embed", version: str = "1.1", **h
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
+def in_a_chunk(body: bytes) -> bytes:
+    head = request(b"", transfer_encoding="chunked").replace(b"content-length: 0\r\n", b"")
+    return head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body)
+
+
 @dataclass
 class Crowded:
     """A server whose engine stands still until `go_on`, with a query in the only place there is for one."""
@@ -82,8 +87,7 @@ async def serving(**others: Any) -> AsyncIterator[Crowded]:
         seen.append(scope["path"])
         await app(scope, receive, send)
 
-    config = uvicorn.Config(watched, http=run._shedding(app, service), log_config=None, lifespan="off")
-    server = run._Server(config, service, None)
+    server = run._Server(run._config(watched, app.gate, service), service, None)
     standing = mlx_thread.submit(go_on.wait)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         serving = asyncio.ensure_future(server.serve(sockets=[listening]))
@@ -159,6 +163,7 @@ async def test_a_connection_is_kept_and_closed_as_asked() -> None:
         (request(host="evil.example"), 403),
         (request(b'{"texts": ["' + b"a" * 300_000 + b'"], "kind": "query"}'), 413),
         (request(b'{"texts": ["a", "b", "c", "d"], "kind": "query"}'), 413),
+        (in_a_chunk(b'{"texts": ["' + b"a" * 150_000 + b'"], "kind": "query"}'), 413),
         (request(path="/other"), 404),
         (request(path="/embed?x=1"), 503),
         (request(version="1.0"), 503),
@@ -170,6 +175,56 @@ async def test_what_else_is_wrong_is_said_by_the_application(sent: bytes, status
     async with serving(body_bytes=100_000, texts=3) as crowded:
         assert (await crowded.answer(sent))[0] == status
         assert len(crowded.seen) == 1
+
+
+async def test_a_body_in_chunks_is_refused_too() -> None:
+    async with serving() as crowded:
+        assert (await crowded.answer(in_a_chunk(QUERY)))[0] == 503
+        assert crowded.seen == []
+
+
+async def test_nothing_is_heard_behind_what_closes_the_connection() -> None:
+    async with serving() as crowded:
+        reader, writer = await asyncio.open_connection("127.0.0.1", crowded.port)
+        writer.write(request(connection="close") + request(DOCUMENT) * 2)
+        assert (await read_answer(reader))[0] == 503
+        assert await reader.read() == b""
+        writer.close()
+        assert crowded.seen == []
+        assert scheduler.depth[0] == 1
+
+
+async def test_a_fault_of_its_own_is_logged_and_the_application_answers(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(*_: Any) -> Any:
+        raise ZeroDivisionError
+
+    async with serving() as crowded:
+        monkeypatch.setattr(shed, "explain", fails)
+        assert (await crowded.answer(request()))[0] == 503
+        assert crowded.seen == ["/embed"]
+        assert "ZeroDivisionError" in caplog.text
+        monkeypatch.setattr(EmbeddingService, "crowded", property(fails))
+        assert (await crowded.answer(request()))[0] == 503
+
+
+async def test_a_request_that_goes_on_is_not_closed_by_the_pause_before_it() -> None:
+    """Behind a refusal, in the same piece of data, the time that a connection may be silent does not run on."""
+    async with serving() as crowded:
+        crowded.server.config.timeout_keep_alive = 0  # of the connections to come
+        waiting = asyncio.ensure_future(crowded.answers(request() + request(DOCUMENT), count=2))
+        while scheduler.depth[0] < 2:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        crowded.go_on.set()
+        assert [status for status, _, _ in await waiting] == [503, 200]
+
+
+async def test_a_web_socket_is_a_request_like_any_other() -> None:
+    async with serving() as crowded:
+        asked = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
+        assert (await crowded.answer(asked))[0] == 200
 
 
 async def test_without_the_key_nobody_learns_that_it_is_full() -> None:
