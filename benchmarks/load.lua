@@ -1,5 +1,6 @@
--- wrk: a query of its own in every request; the figures as a line of JSON. With PAUSE_MS each connection waits before
--- it asks, up to twice as long and at random, so that what is asked is spread evenly whatever is answered.
+-- wrk: a query of its own in every request, all of as many tokens; the figures as a line of JSON. With PAUSE_MS each
+-- connection waits before it asks, up to twice as long and at random, so that what is asked is spread evenly whatever
+-- is answered.
 local asked = 0
 local pause = tonumber(os.getenv("PAUSE_MS") or "0")
 
@@ -10,7 +11,8 @@ end
 
 request = function()
    asked = asked + 1
-   local body = '{"texts": ["how do I read a file line by line [' .. asked .. ']"], "kind": "query"}'
+   local text = string.format("how do I read a file line by line [%06d]", asked)
+   local body = '{"texts": ["' .. text .. '"], "kind": "query"}'
    return wrk.format("POST", "/embed", { ["content-type"] = "application/json" }, body)
 end
 
