@@ -241,12 +241,11 @@ def describe_overload(found: dict[str, Any]) -> list[str]:
         f"Offered {over['offered_per_s']:,.0f} a second by {MANY_CALLERS:,} connections, where {MAX_QUEUE} callers got "
         f"{most['per_s']:,.0f} before and {found['again']['per_s']:,.0f} behind, with `--max-queue {MAX_QUEUE}`: "
         f"{over['per_s']:,.0f} a second answered (**{found['of_most']:.2f}** of the most, the mean of both), "
-        f"{over['refused']:,} refused, {over['lost']} lost. By "
-        f"the server's log a refusal took {refused['p50_ms']:.1f} ms (p50) and {refused['p99_ms']:.1f} ms (p99), "
+        f"{over['refused']:,} refused, {over['lost']} lost. By the server's log a refusal took "
+        f"{refused['p50_ms']:.1f} ms (p50) and {refused['p99_ms']:.1f} ms (p99), "
         f"{found['under_10_ms']:.2%} under 10 ms, and an answer {answered['p50_ms']:.0f} ms (p50) and "
         f"{answered['p99_ms']:.0f} ms (p99). Right behind, one request took {found['recovered_ms']:.1f} ms. "
-        f"Cores busy: {_named(most['cores'])} where "
-        f"{MAX_QUEUE} callers asked, {_named(over['cores'])} beyond.",
+        f"Cores busy: {_named(most['cores'])} where {MAX_QUEUE} callers asked, {_named(over['cores'])} beyond.",
         "",
     ]
 

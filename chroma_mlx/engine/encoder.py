@@ -141,6 +141,10 @@ class Encoder:
         """Forgets the model if it is in the engine's process; see `release_model`."""
         release_model(self.spec)
 
+    def is_full(self, kind: Kind) -> bool:
+        """Whether any text of a kind would be refused now, where it is not to wait: whether there is a `refusal`."""
+        return not self.machine.embedding_cache and scheduler.is_full(kind, self._limits)
+
     def refusal(self, kind: Kind) -> QueueFull | None:
         """What any text of a kind would be refused with now, where it is not to wait; None where there may be room.
 

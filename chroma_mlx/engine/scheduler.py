@@ -146,15 +146,14 @@ class Scheduler:
         with self._changed:
             return self._waiting.texts.total(), self._waiting.tokens.total()
 
-    def refusal(self, kind: Kind, limits: Limits) -> QueueFull | None:
-        """What any text of a kind would be refused with now under "fail_fast"; None where there may be room.
-
-        A look at numbers that others change meanwhile: `put` decides.
-        """
+    def is_full(self, kind: Kind, limits: Limits) -> bool:
+        """Whether no text of a kind has room now. A look at numbers that others change meanwhile: `put` decides."""
         waiting = self._waiting
-        if waiting.texts[kind] < limits.max_texts and waiting.tokens[kind] < limits.max_tokens:
-            return None
-        return self._full(kind, 1, 1, limits)
+        return waiting.texts[kind] >= limits.max_texts or waiting.tokens[kind] >= limits.max_tokens
+
+    def refusal(self, kind: Kind, limits: Limits) -> QueueFull | None:
+        """What any text of a kind would be refused with now under "fail_fast"; None where there may be room."""
+        return self._full(kind, 1, 1, limits) if self.is_full(kind, limits) else None
 
     def close(self, *, drain: bool) -> None:
         """Takes no more calls; those under way go on to their end, or with `drain` False are refused.

@@ -24,7 +24,7 @@ from ..errors import ChromaMLXError
 from ..functions.remote import LOOPBACK
 from ..metrics import CONTENT_TYPE
 from . import bodies
-from .gate import Gate, problem_body, problem_of_route, was_cancelled_besides
+from .gate import Asked, Gate, Refusal, was_cancelled_besides
 from .numbers import RequestNumbers
 from .options import ServerOptions
 from .problems import CLIENT_GONE, Problem, explain
@@ -103,7 +103,7 @@ class App(FastAPI):
         try:
             response = await endpoint(request)
         except ANSWERED as error:
-            response = _answer_to(request, error)
+            response = await _answer_to(request, error)
         await response(scope, receive, send)
 
 
@@ -113,9 +113,6 @@ def make_app(
     """The application. Its models are loaded by `service.load()`, or by the first request."""
     service = service or EmbeddingService(options)
     numbers = numbers or RequestNumbers()
-
-    async def answer_to(request: Request, error: Exception) -> Response:
-        return _answer_to(request, error)
 
     app = App(
         title="chroma-mlx",
@@ -127,7 +124,7 @@ def make_app(
     _add_openai(app, service)
     _add_state(app, service, numbers)
     for kind in (*ANSWERED, Exception):
-        app.add_exception_handler(kind, answer_to)
+        app.add_exception_handler(kind, _answer_to)
     app.gate = Gate(
         app.to_route,
         api_key=options.api_key,
@@ -156,7 +153,7 @@ def _add_native(app: App, service: EmbeddingService) -> None:
                 dimension=body.dimension,
             ),
         )
-        request.state.about |= {"texts": len(body.texts), "tokens": answer.tokens, "model": answer.model}
+        request.state.asked.about.update(texts=len(body.texts), tokens=answer.tokens, model=answer.model)
         rest = {
             "dimension": answer.dimension,
             "model": answer.model,
@@ -181,7 +178,7 @@ def _add_openai(app: App, service: EmbeddingService) -> None:
         answer = await _unless_gone(
             request, service.embed(texts, model=body.model, kind=body.kind, dimension=body.dimensions)
         )
-        request.state.about |= {"texts": len(texts), "tokens": answer.tokens, "model": answer.model}
+        request.state.asked.about.update(texts=len(texts), tokens=answer.tokens, model=answer.model)
 
         def data(first: int, rows: Vectors) -> list[dict[str, Any]]:
             each: Any = rows
@@ -236,9 +233,10 @@ def _add_state(app: FastAPI, service: EmbeddingService, numbers: RequestNumbers)
         return Response(await asyncio.to_thread(numbers.expose), media_type=CONTENT_TYPE)
 
 
-def _answer_to(request: Request, error: Exception) -> Response:
+async def _answer_to(request: Request, error: Exception) -> Response:
     """An error as the route's API has it, and no more of it than it should say."""
-    openai, headers = request.url.path.startswith("/v1/"), {}
+    asked: Asked = request.state.asked
+    openai, headers = asked.path.startswith("/v1/"), {}
     if isinstance(error, HTTPException):
         code = HTTP_CODES.get(error.status_code, "invalid_request")
         problem = Problem(status=error.status_code, code=code, message=str(error.detail))
@@ -250,10 +248,10 @@ def _answer_to(request: Request, error: Exception) -> Response:
         if openai and problem.field == "dimension":
             problem = replace(problem, field="dimensions")  # as it is called there
         if problem.status == 500 and isinstance(error, ANSWERED):  # the gate logs all others
-            log.error("request failed", exc_info=error, extra={"fields": {"request_id": request.state.request_id}})
-    problem = problem_of_route(problem, request.url.path)
-    body = problem_body(problem, request.url.path, request.state.request_id)
-    return _json(body, problem.status, {**problem.headers, **headers})
+            log.error("request failed", exc_info=error, extra={"fields": {"request_id": asked.id}})
+    refusal = Refusal.of(problem, asked)
+    headers |= {name.decode(): value.decode() for name, value in refusal.headers}
+    return Response(refusal.body, refusal.status, headers)
 
 
 def _not_valid(error: RequestValidationError, openai: bool) -> Problem:

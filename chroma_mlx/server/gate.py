@@ -116,7 +116,7 @@ class Gate:
             return
         asked = self.request(scope["method"], scope["path"], scope["headers"], time.perf_counter())
         status, whole = 0, False
-        scope.setdefault("state", {}).update(request_id=asked.id, about=asked.about)
+        scope.setdefault("state", {})["asked"] = asked
 
         async def answer(message: Message) -> None:
             nonlocal status, whole
@@ -143,7 +143,7 @@ class Gate:
             log.error("request failed", exc_info=error, extra={"fields": {"request_id": asked.id}})
             if not status:
                 await respond(explain(error), asked, answer)
-            elif not whole:  # by FastAPI, which then says what there was
+            elif not whole:  # who has half an answer learns by its end
                 raise
         finally:
             self.record(asked, status)

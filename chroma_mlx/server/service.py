@@ -141,7 +141,7 @@ class EmbeddingService:
     @property
     def crowded(self) -> bool:
         """Whether texts of some kind have to be refused."""
-        return any(self._encoder(name).refusal(kind) for name in self._configs for kind in KINDS)
+        return any(self._encoder(name).is_full(kind) for name in self._configs for kind in KINDS)
 
     def refusal(self, model: str | None, kind: Kind | None) -> QueueFull | None:
         """What `embed` would refuse any text with, known before anything is spent on the request; None if nothing."""
