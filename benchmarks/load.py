@@ -1,10 +1,9 @@
 """The server under load: a steady rate, many callers against one, and twice what it can do.
 
-    npm install loadtest
-    python benchmarks/load.py --loadtest . [--quick] [--json FILE]
+    python benchmarks/load.py [--quick] [--only SECTION...] [--json FILE]
 
-Needs wrk too (`apt install wrk`, `brew install wrk`). Prints Markdown. The server is `chroma-mlx serve` with the
-built-in model, on this machine, where the load is made too.
+Needs h2load (`apt install nghttp2-client`, `brew install nghttp2`). Prints Markdown. The server is `chroma-mlx serve`
+with the built-in model, on this machine, where the load is made too.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import resource
 import socket
 import subprocess
@@ -29,11 +29,13 @@ import httpx
 import psutil
 from common import percentile, resident_bytes_of, writable_file
 
-HERE = Path(__file__).parent
-STEADY_RATE, STEADY_S = 50, 600
+QUERY = "how do I read a file line by line [000001]"
+STEADY_RATE, STEADY_CALLERS, STEADY_S = 50, 50, 600
 CALLERS, CALLERS_S = 32, 30
 OVER_S, MAX_QUEUE, MANY_CALLERS = 120, 256, 600
 WARM_S = 5
+# At a rate: seconds that are left out at the beginning, and how often a second connections are made until then.
+RAMP_S, ROUNDS = 2, 200
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,56 @@ def server(*arguments: str, **environment: str) -> Iterator[Served]:
             process.wait()
 
 
-def told_by(command: list[str], **variables: str) -> str:
+def ask(served: Served, callers: int, seconds: float, *, rate: int | None = None) -> dict[str, Any]:
+    """By h2load: so many connections, each asking when it has its answer, or with a `rate` all together so often.
+
+    At a rate each asks in its turn, evenly spread, and what falls into its own wait for an answer right behind it: so
+    many a second are asked whatever is answered. Of that the first seconds are left out. Milliseconds are from asking
+    to the last byte, as a client sees it; `cores` are those that each process had busy, on average.
+    """
+    if rate is None:
+        how = [f"-D{max(1, round(seconds))}"]
+    else:
+        at_once = max(1, round(rate / ROUNDS))  # connections that are made together
+        how = ["-n", str(round(rate * (RAMP_S + seconds))), f"--rps={rate / callers}"]
+        how += ["-r", str(at_once), f"--rate-period={max(1, round(1000 * at_once / rate))}ms"]
+    with tempfile.TemporaryDirectory() as folder:
+        body, log = Path(folder) / "body.json", Path(folder) / "log"
+        body.write_text(json.dumps({"texts": [QUERY], "kind": "query"}))
+        command = ["h2load", "--h1", "-t1", f"-c{callers}", *how, f"--data={body}", f"--log-file={log}"]
+        before, ours, started = served.cpu_s(), resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+        told = told_by([*command, "--header=content-type: application/json", f"{served.url}/embed"])
+        took = time.perf_counter() - started
+        after, now = served.cpu_s(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        rows = [[int(each) for each in line.split()[:3]] for line in log.read_text().splitlines()]
+    spent = {name: after[name] - before[name] for name in after}
+    spent["h2load"] = now.ru_utime + now.ru_stime - ours.ru_utime - ours.ru_stime
+    first = min(row[0] for row in rows) + (0 if rate is None else RAMP_S * 1_000_000)
+    last = max(start + took for start, _, took in rows) if rate is None else first + seconds * 1_000_000
+    by_status: dict[int, list[float]] = {}
+    for start, status, microseconds in rows:
+        if first <= start + microseconds <= last:
+            by_status.setdefault(status, []).append(microseconds / 1000)
+    measured = (last - first) / 1_000_000
+    right, refused = by_status.get(200, []), by_status.get(503, [])
+    failures = [int(count) for count in re.findall(r"(\d+) (?:errored|timeout)", told)]
+    return {
+        "seconds": measured,
+        "asked_per_s": sum(first <= row[0] <= last for row in rows) / measured,
+        "answered": len(right),
+        "per_s": len(right) / measured,
+        "refused": len(refused),
+        "lost": max(sum(failures), sum(status not in (200, 503) for _, status, _ in rows)),
+        "cores": {name: each / took for name, each in spent.items()},
+        **percentiles(right),
+        "refusal": percentiles(refused),
+    }
+
+
+def told_by(command: list[str]) -> str:
     """What a tool prints; one that is not there or fails ends the program with what is wrong."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **variables})
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise SystemExit(f"{command[0]} is not installed; benchmarks/README.md says what this needs.") from None
     if done.returncode:
@@ -103,40 +151,18 @@ def told_by(command: list[str], **variables: str) -> str:
     return done.stdout
 
 
-def ask(served: Served, callers: int, seconds: float, *, pause_s: float = 0.0) -> dict[str, Any]:
-    """By wrk: so many callers, each asking when it has its answer, or `pause_s` later on average.
-
-    `cores` are those that each process had busy, on average.
-    """
-    before, ours = served.cpu_s(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = ["wrk", "-t1", f"-c{callers}", f"-d{max(1, round(seconds))}s", "--timeout", "60s"]
-    told = told_by([*command, "-s", str(HERE / "load.lua"), served.url], PAUSE_MS=str(pause_s * 1000))
-    found: dict[str, Any] = json.loads(told.splitlines()[-1])
-    after, now = served.cpu_s(), resource.getrusage(resource.RUSAGE_CHILDREN)
-    spent = {name: after[name] - before[name] for name in after}
-    spent["wrk"] = now.ru_utime + now.ru_stime - ours.ru_utime - ours.ru_stime
-    cores = {name: each / found["seconds"] for name, each in spent.items()}
-    return {**found, "per_s": found["answered"] / found["seconds"], "cores": cores}
+def percentiles(milliseconds: list[float]) -> dict[str, float]:
+    """p50, p95 and p99, and the share under 10 ms; empty of none."""
+    if not milliseconds:
+        return {}
+    fast = sum(each < 10 for each in milliseconds) / len(milliseconds)
+    return {**{f"p{part}_ms": percentile(milliseconds, part) for part in (50, 95, 99)}, "under_10_ms": fast}
 
 
-def offer(folder: Path, served: Served, seconds: float, rate: int) -> dict[str, Any]:
-    """By loadtest: so many requests a second, evenly spaced, whatever is answered."""
-    command = ["node", str(HERE / "load.mjs"), str(folder.resolve()), f"{served.url}/embed", str(seconds), str(rate)]
-    told = json.loads(told_by(command))
-    by_status = told["milliseconds"]
-    right = by_status.get("200", [])
-    return {
-        "answered": len(right),
-        "per_s": len(right) / told["seconds"],
-        "statuses": {status: len(each) for status, each in by_status.items()},
-        **{f"p{part}_ms": percentile(right, part) for part in (50, 95, 99)},
-    }
-
-
-def steady(folder: Path, seconds: float) -> dict[str, Any]:
+def steady(seconds: float) -> dict[str, Any]:
     """A steady rate; memory along the way."""
     with server() as served:
-        offer(folder, served, WARM_S, STEADY_RATE)
+        ask(served, STEADY_CALLERS, WARM_S, rate=STEADY_RATE)
         held, done = [served.resident], threading.Event()
 
         def watch() -> None:
@@ -145,10 +171,10 @@ def steady(folder: Path, seconds: float) -> dict[str, Any]:
 
         watching = threading.Thread(target=watch)
         watching.start()
-        found = offer(folder, served, seconds, STEADY_RATE)
+        found = ask(served, STEADY_CALLERS, seconds, rate=STEADY_RATE)
         done.set()
         watching.join()
-        return {**found, "seconds": seconds, "resident": held}
+        return {**found, "resident": held}
 
 
 def many(seconds: float) -> dict[str, Any]:
@@ -172,27 +198,17 @@ def overload(seconds: float) -> dict[str, Any]:
         # As many callers as may wait: the largest passes, and nobody refused.
         long = max(10.0, seconds / 4)
         most = ask(served, MAX_QUEUE, long)
-        # So long a pause that twice the most is asked, where half are refused at once, and half answered a third later
-        # than the most were.
-        pause = MANY_CALLERS / (2 * most["per_s"]) - 2 / 3 * most["p50_ms"] / 1000
-        before = {status: len(served.milliseconds(status)) for status in (200, 503)}
-        over = ask(served, MANY_CALLERS, seconds, pause_s=pause)
-        took = {status: served.milliseconds(status)[count:] for status, count in before.items()}
+        before = len(served.milliseconds(503))
+        over = ask(served, MANY_CALLERS, seconds, rate=round(2 * most["per_s"]))
+        in_log = percentiles(served.milliseconds(503)[before:])
         started = time.perf_counter()
         httpx.post(f"{served.url}/embed", json={"texts": ["right behind"]}, timeout=30).raise_for_status()
         recovered = time.perf_counter() - started
         again = ask(served, MAX_QUEUE, long)
-    log = {
-        status: {"requests": len(each), **{f"p{part}_ms": percentile(each, part) for part in (50, 95, 99)}}
-        for status, each in took.items()
-        if each
-    }
-    fast = sum(each < 10 for each in took[503]) / max(1, len(took[503]))
     return {
         "most": most,
-        "over": {**over, "offered_per_s": (over["answered"] + over["refused"]) / over["seconds"]},
-        "log": log,
-        "under_10_ms": fast,
+        "over": over,
+        "refusal_in_log": in_log,
         "recovered_ms": recovered * 1000,
         "again": again,
         "of_most": 2 * over["per_s"] / (most["per_s"] + again["per_s"]),
@@ -202,11 +218,11 @@ def overload(seconds: float) -> dict[str, Any]:
 def describe_steady(found: dict[str, Any]) -> list[str]:
     """As Markdown."""
     held = found["resident"]
-    lost = sum(count for status, count in found["statuses"].items() if status != "200")
     return [
-        f"{STEADY_RATE} queries a second for {found['seconds']:.0f} s: {found['answered']:,} answered, {lost} not; p50 "
-        f"{found['p50_ms']:.0f} ms, p95 **{found['p95_ms']:.0f} ms**, p99 {found['p99_ms']:.0f} ms; resident "
-        f"{held[0] / 2**20:.0f} MiB at first, {max(held) / 2**20:.0f} at most ({max(held[1:]) / held[0] - 1:+.1%}).",
+        f"{found['asked_per_s']:.1f} queries a second for {found['seconds']:.0f} s: {found['answered']:,} answered, "
+        f"{found['refused']} refused, {found['lost']} lost; p50 {found['p50_ms']:.0f} ms, p95 "
+        f"**{found['p95_ms']:.0f} ms**, p99 {found['p99_ms']:.0f} ms; resident {held[0] / 2**20:.0f} MiB at first, "
+        f"{max(held) / 2**20:.0f} at most ({max(held[1:]) / held[0] - 1:+.1%}).",
         "",
     ]
 
@@ -234,17 +250,27 @@ def _named(cores: dict[str, float]) -> str:
 
 def describe_overload(found: dict[str, Any]) -> list[str]:
     """As Markdown."""
-    most, over, answered, refused = found["most"], found["over"], found["log"].get(200), found["log"].get(503)
-    if answered is None or refused is None:
+    most, over, again, in_log = found["most"], found["over"], found["again"], found["refusal_in_log"]
+    if not in_log:
         raise SystemExit("Nothing was refused, so it was not overloaded: is something else busy on this machine?")
     return [
-        f"Offered {over['offered_per_s']:,.0f} a second by {MANY_CALLERS:,} connections, where {MAX_QUEUE} callers got "
-        f"{most['per_s']:,.0f} before and {found['again']['per_s']:,.0f} behind, with `--max-queue {MAX_QUEUE}`: "
+        f"Asked {over['asked_per_s']:,.0f} times a second by {MANY_CALLERS} connections, where {MAX_QUEUE} callers got "
+        f"{most['per_s']:,.0f} before and {again['per_s']:,.0f} behind, with `--max-queue {MAX_QUEUE}`: "
         f"{over['per_s']:,.0f} a second answered (**{found['of_most']:.2f}** of the most, the mean of both), "
-        f"{over['refused']:,} refused, {over['lost']} lost. By the server's log a refusal took "
-        f"{refused['p50_ms']:.1f} ms (p50) and {refused['p99_ms']:.1f} ms (p99), "
-        f"{found['under_10_ms']:.2%} under 10 ms, and an answer {answered['p50_ms']:.0f} ms (p50) and "
-        f"{answered['p99_ms']:.0f} ms (p99). Right behind, one request took {found['recovered_ms']:.1f} ms. "
+        f"{over['refused']:,} refused, {over['lost']} lost. Right behind, one request took "
+        f"{found['recovered_ms']:.1f} ms.",
+        "",
+        "| | p50 | p95 | p99 | under 10 ms |\n|---|---|---|---|---|",
+        *(
+            f"| {name} | {each['p50_ms']:.1f} ms | {each['p95_ms']:.1f} ms | {each['p99_ms']:.1f} ms "
+            f"| {each['under_10_ms']:.2%} |"
+            for name, each in (
+                ("a refusal, by the server's log", in_log),
+                ("a refusal, as the client sees it", over["refusal"]),
+                ("an answer, as the client sees it", over),
+            )
+        ),
+        "",
         f"Cores busy: {_named(most['cores'])} where {MAX_QUEUE} callers asked, {_named(over['cores'])} beyond.",
         "",
     ]
@@ -256,7 +282,6 @@ DESCRIBE = {"steady": describe_steady, "many": describe_many, "overload": descri
 def main() -> None:
     """Measures and prints."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--loadtest", type=Path, default=Path(), metavar="FOLDER", help="where npm installed loadtest")
     parser.add_argument("--quick", action="store_true", help="seconds instead of minutes: a look, not a result")
     parser.add_argument("--only", nargs="+", choices=DESCRIBE, default=list(DESCRIBE), help="some of it")
     parser.add_argument(
@@ -265,7 +290,7 @@ def main() -> None:
     options = parser.parse_args()
     part = 0.05 if options.quick else 1.0
     measure = {
-        "steady": lambda: steady(options.loadtest, STEADY_S * part),
+        "steady": lambda: steady(STEADY_S * part),
         "many": lambda: many(max(5.0, CALLERS_S * part)),
         "overload": lambda: overload(max(10.0, OVER_S * part)),
     }

@@ -13,6 +13,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from ..engine.awaited import is_delivering
 from ..engine.encoder import counts
 from ..errors import QueueFull
 from .bodies import EmbedBody, OpenAIBody, is_json
@@ -21,8 +22,9 @@ from .problems import explain
 from .service import EmbeddingService
 
 # While it refuses, the server looks at its connections only so often, and deals with all that came meanwhile in one go.
-# One by one, each request would take a core from the engine, and what the engine works on out of that core's cache.
-REST_SECONDS: Final = 0.003
+# One by one, each request would take a core from the engine, and what the engine works on out of that core's cache:
+# without it, a server that is asked twice what it can do answers 7 % less (2 cores).
+REST_SECONDS: Final = 0.001
 
 log: Final = logging.getLogger("chroma_mlx.server")
 
@@ -74,14 +76,15 @@ class Shed:
         return replace(refusal, headers=[*refusal.headers, request.stamp])
 
     def rest(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Has the loop rest once when it has done what is to be done now."""
+        """Has the loop rest once when it has done what is to be done now, unless answers wait to be sent."""
         if not self._resting:
             self._resting = True
-            loop.call_soon(self._rest)
+            loop.call_soon(self._rest, loop)
 
-    def _rest(self) -> None:
+    def _rest(self, loop: asyncio.AbstractEventLoop) -> None:
         self._resting = False
-        time.sleep(REST_SECONDS)
+        if not is_delivering(loop):
+            time.sleep(REST_SECONDS)
 
     def _full(self, asked: Body) -> QueueFull | None:
         texts = asked.texts if isinstance(asked, EmbedBody) else asked.texts()

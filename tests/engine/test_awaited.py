@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from chroma_mlx.engine.awaited import awaitable
+from chroma_mlx.engine.awaited import AT_ONCE, awaitable, is_delivering
 
 
 def in_a_thread(job: Any) -> None:
@@ -36,6 +36,31 @@ async def test_those_that_are_done_together_wake_the_loop_once(monkeypatch: pyte
         in_a_thread(lambda: [future.set_result(number) for number, future in enumerate(futures)])  # noqa: B023
         assert await asyncio.gather(*waiting) == list(range(100))
         assert woken == again + 1  # the loop could do nothing in between
+
+
+async def test_the_loop_does_what_else_there_is_between_them() -> None:
+    loop, at_a_time, before = asyncio.get_running_loop(), [], 0
+    futures: list[Future[int]] = [Future() for _ in range(5 * AT_ONCE)]
+    waiting = [awaitable(future) for future in futures]
+    assert not is_delivering(loop)
+    in_a_thread(lambda: [future.set_result(0) for future in futures])
+    while is_delivering(loop):
+        await asyncio.sleep(0)
+        done = sum(each.done() for each in waiting)
+        at_a_time.append(done - before)
+        before = done
+    assert [count for count in at_a_time if count] == [AT_ONCE] * 5
+    assert all(each.done() for each in waiting)
+
+
+async def test_what_comes_while_they_are_passed_on_is_too() -> None:
+    first, second = [Future[int]() for _ in range(3 * AT_ONCE)], Future[int]()
+    waiting, last = [awaitable(future) for future in first], awaitable(second)
+    in_a_thread(lambda: [future.set_result(1) for future in first])
+    await waiting[0]
+    in_a_thread(lambda: second.set_result(2))
+    assert await asyncio.gather(*waiting) == [1] * len(first)
+    assert await asyncio.wait_for(last, 30) == 2
 
 
 async def test_a_result_that_is_there_already_is_given() -> None:

@@ -269,6 +269,18 @@ async def test_it_rests_once_behind_all_that_came(monkeypatch: pytest.MonkeyPatc
         assert rests == [shed.REST_SECONDS]
 
 
+async def test_it_does_not_rest_while_answers_wait_to_be_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    rests: list[float] = []
+    async with serving() as crowded:
+        monkeypatch.setattr(shed.time, "sleep", rests.append)
+        monkeypatch.setattr(shed, "is_delivering", lambda loop: True)
+        assert (await crowded.answer(request()))[0] == 503
+        monkeypatch.setattr(shed, "is_delivering", lambda loop: False)
+        assert rests == []
+        assert (await crowded.answer(request()))[0] == 503
+        assert rests == [shed.REST_SECONDS]
+
+
 async def test_a_connection_that_was_only_refused_has_asked() -> None:
     async with serving() as crowded:
         reader, writer = await asyncio.open_connection("127.0.0.1", crowded.port)
