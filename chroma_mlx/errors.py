@@ -261,7 +261,8 @@ class SchedulerClosed(EngineError):
 class QueueFull(ChromaMLXError, RuntimeError):
     """As many texts wait for the model as may. `pending` wait now, of `limit`; room is expected in `retry_after_s`.
 
-    `what` is waiting and `bound` the name of the limit, where it is another than that of texts.
+    `what` is waiting and `bound` the name of the limit, where it is another than that of texts. `reason` is the message
+    without the word on `queue_policy`, which is no matter of a server's client.
     """
 
     def __init__(
@@ -273,10 +274,12 @@ class QueueFull(ChromaMLXError, RuntimeError):
         what: str = "texts wait for the model",
         bound: str = "max_queue",
     ) -> None:
-        super().__init__(
+        reason = (
             f"{pending} {what}, and {bound} is {limit}, so this call is refused. Call again in "
-            f"{retry_after_s:.3g} s, when those are expected to be done, or let calls wait with queue_policy='wait'."
+            f"{retry_after_s:.3g} s, when those are expected to be done"
         )
+        super().__init__(f"{reason}, or let calls wait with queue_policy='wait'.")
+        self.reason = f"{reason}."
         self.pending, self.limit, self.retry_after_s = pending, limit, retry_after_s
 
 

@@ -118,6 +118,7 @@ def make_app(
         title="chroma-mlx",
         version=__version__,
         description="Local embeddings by MLX: the native API, and OpenAI's.",
+        redirect_slashes=False,  # by the name that the server was asked by, which behind a proxy is another's
     )
     app.state.service = service
     _add_native(app, service)

@@ -54,7 +54,7 @@ def explain(error: BaseException, texts_field: str = "texts") -> Problem:
     """What is to be said of an error; of one that nobody foresaw no more than that it happened."""
     message = str(error)
     if isinstance(error, QueueFull):
-        return Problem(status=503, code="overloaded", message=message, retry_after_s=error.retry_after_s)
+        return Problem(status=503, code="overloaded", message=error.reason, retry_after_s=error.retry_after_s)
     if isinstance(error, SchedulerClosed):
         return Problem(status=503, code="stopping", message="The server is stopping.", retry_after_s=LATER_S)
     if isinstance(error, DeadlineExceeded):

@@ -166,7 +166,7 @@ class _Unhandled:
 
 def _config(app: ASGIApp, gate: Gate, service: EmbeddingService) -> uvicorn.Config:
     """How uvicorn serves an application that is behind the gate."""
-    protocol: Any = partial(SheddingProtocol, shed=Shed(gate, service))
+    protocol: Any = partial(SheddingProtocol, gate=gate, shed=Shed(gate, service))
     return uvicorn.Config(
         app,
         http=protocol,

@@ -7,17 +7,16 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from http import HTTPStatus
 from typing import Any, Final
 
 from pydantic import ValidationError
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from ..engine.awaited import is_delivering
 from ..engine.encoder import counts
 from ..errors import QueueFull
 from .bodies import EmbedBody, OpenAIBody, is_json
 from .gate import Gate, Headers, Refusal
+from .heads import BoundedProtocol
 from .problems import explain
 from .service import EmbeddingService
 
@@ -91,8 +90,8 @@ class Shed:
         return None if len(texts) > self._service.limits.texts else self._service.refusal(asked.model, asked.kind)
 
 
-class SheddingProtocol(HttpToolsProtocol):
-    """Uvicorn's, which asks `shed` first while that is needed.
+class SheddingProtocol(BoundedProtocol):
+    """Asks `shed` first while that is needed.
 
     A request is held back no longer than the bytes that came with its head are read: one whose body comes later goes
     the usual way, on which it is refused too while the queue is full, and so does one that has to wait for an answer
@@ -112,11 +111,9 @@ class SheddingProtocol(HttpToolsProtocol):
         if self._held is not None and not self.transport.is_closing():
             self._hand_over()
 
-    def on_headers_complete(self) -> None:
-        """See httptools."""
+    def on_head(self) -> None:
+        """See BoundedProtocol."""
         self.asked = True
-        if self.transport.is_closing():
-            return
         if self.url in BODIES and self._shed.needed and self._is_plain():
             self._held, self._started = bytearray(), time.perf_counter()
         else:
@@ -126,11 +123,11 @@ class SheddingProtocol(HttpToolsProtocol):
         """See httptools."""
         if self._held is not None:
             self._held += body
-        elif not self.transport.is_closing():
+        else:
             super().on_body(body)
 
-    def on_message_complete(self) -> None:
-        """See httptools."""
+    def on_whole(self) -> None:
+        """See BoundedProtocol."""
         if self._held is not None:
             refusal = self._shed.refusal(self.url, self.headers, bytes(self._held), self._started)
             if refusal is not None:
@@ -138,8 +135,7 @@ class SheddingProtocol(HttpToolsProtocol):
                 self._answer(refusal)
                 return
             self._hand_over()
-        if not self.transport.is_closing():
-            super().on_message_complete()
+        super().on_whole()
 
     def _is_plain(self) -> bool:
         """Whether a request can be answered at once, and by itself."""
@@ -164,16 +160,9 @@ class SheddingProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:  # since the answer before it, in the same piece of data
             self.timeout_keep_alive_task.cancel()
             self.timeout_keep_alive_task = None
-        super().on_headers_complete()
+        super().on_head()
 
     def _answer(self, refusal: Refusal) -> None:
-        status = HTTPStatus(refusal.status)
-        keep = self.parser.should_keep_alive()
-        headers = [*self.server_state.default_headers, *refusal.headers, *([] if keep else [(b"connection", b"close")])]
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        head = b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode())
-        self.transport.write(b"".join([head, *lines, b"\r\n", refusal.body]))
-        if not keep:
-            self.transport.close()
+        self.write(refusal, keep=self.parser.should_keep_alive())
         self.on_response_complete()
         self._shed.rest(self.loop)

@@ -1,0 +1,193 @@
+"""The head of a request: bounded in bytes and seconds, and answered in the API's form whatever is wrong with it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from served import options
+
+from chroma_mlx import MLXEmbeddingFunction
+from chroma_mlx.server import heads, run
+from chroma_mlx.server.app import make_app
+from chroma_mlx.server.numbers import RequestNumbers
+from chroma_mlx.server.service import EmbeddingService
+
+BODY = b'{"texts": ["a"]}'
+HEAD = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+WHOLE = HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+UPGRADE = (
+    HEAD
+    + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQBAAAA\r\n"
+    + b"Content-Length: %d\r\n\r\n" % len(BODY)
+)
+Answer = tuple[int, dict[str, str], Any]
+
+
+class Client:
+    """A connection."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader, self.writer = reader, writer
+
+    async def send(self, *parts: bytes) -> None:
+        for part in parts:
+            self.writer.write(part)
+            await self.writer.drain()
+            await asyncio.sleep(0.02)
+
+    async def answer(self) -> Answer:
+        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 30)).decode()
+        status, *lines = head.split("\r\n")[:-2]
+        headers = dict(line.split(": ", 1) for line in lines)
+        body = await asyncio.wait_for(self.reader.readexactly(int(headers["content-length"])), 30)
+        return int(status.split()[1]), headers, json.loads(body)
+
+    async def ask(self, *parts: bytes) -> Answer:
+        await self.send(*parts)
+        return await self.answer()
+
+    async def is_closed(self) -> bool:
+        """Whether nothing more comes."""
+        return await asyncio.wait_for(self.reader.read(), 30) == b""
+
+
+@asynccontextmanager
+async def connected(**others: Any) -> AsyncIterator[Client]:
+    """To a server of its own."""
+    MLXEmbeddingFunction("builtin").load()
+    given = options(**others)
+    service = EmbeddingService(given)
+    app = make_app(given, service, RequestNumbers())
+    server = run._Server(run._config(app, app.gate, service), service, None)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = asyncio.ensure_future(server.serve(sockets=[listening]))
+        client = Client(*await asyncio.open_connection(*listening.getsockname()))
+        try:
+            yield client
+        finally:
+            client.writer.close()
+            server.should_exit = True
+            await asyncio.wait_for(serving, 30)
+
+
+@pytest.mark.parametrize("parts", [(UPGRADE + BODY,), (UPGRADE, BODY), (UPGRADE[:40], UPGRADE[40:] + BODY)])
+async def test_a_client_that_would_rather_speak_http_2_is_answered(parts: tuple[bytes, ...]) -> None:
+    async with connected() as client:
+        for _ in range(2):
+            status, _, answer = await client.ask(*parts)
+            assert status == 200
+            assert len(answer["embeddings"]) == 1
+
+
+async def test_what_looks_like_an_upgrade_in_a_body_is_left() -> None:
+    text = "a\\r\\nUpgrade: h2c\\r\\n"
+    bodies = (json.dumps({"texts": [text]}).encode(), b'{"texts":\r\nupgrade: no\r\n["a"]}')
+    async with connected() as client:
+        for body, expected in zip(bodies, (200, 422), strict=True):
+            head = HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
+            assert (await client.ask(head + body))[0] == expected
+            assert (await client.ask(head, body))[0] == expected
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * heads.HEAD_BYTES, b"\r\n\r\n"),
+        (b"GET /health HTTP/1.1\r\nHost: localhost\r\n" + b"a: b\r\n" * (heads.HEAD_BYTES // 2) + b"\r\n",),
+        (b"GET /health?" + b"a" * heads.HEAD_BYTES + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",),
+        (b"GET /health HTTP/1.1\r\nX-A: ", *[b"a" * 2**15] * 3),  # and never an end
+    ],
+    ids=["one header", "many headers", "the target", "no end"],
+)
+async def test_a_head_is_bounded(parts: tuple[bytes, ...]) -> None:
+    async with connected(api_key="key") as client:
+        status, headers, answer = await client.ask(*parts)
+        assert (status, answer["code"]) == (431, "head_too_large")
+        assert headers["connection"] == "close"
+        assert headers["x-request-id"] == answer["request_id"]
+        assert await client.is_closed()
+
+
+async def test_a_head_that_may_be_so_large_is_read() -> None:
+    padding = b"X-A: " + b"a" * (heads.HEAD_BYTES - 1024) + b"\r\n"
+    async with connected() as client:
+        for parts in ((WHOLE.replace(b"Host", padding + b"Host"),), (HEAD, padding, WHOLE[len(HEAD) :])):
+            assert (await client.ask(*parts))[0] == 200
+
+
+async def test_a_large_body_is_no_large_head() -> None:
+    body = json.dumps({"texts": ["a" * 2 * heads.HEAD_BYTES]}).encode()
+    async with connected() as client:
+        whole = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
+        # The next head begins with the data that ends the body.
+        await client.send(*[whole[start : start + 2**15] for start in range(0, len(whole), 2**15)][:-1])
+        await client.send(whole[len(whole) // 2**15 * 2**15 :] + WHOLE[:20], WHOLE[20:])
+        assert [(await client.answer())[0] for _ in range(2)] == [200, 200]
+
+
+async def test_a_head_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.2)
+    async with connected() as client:
+        assert (await client.ask(WHOLE))[0] == 200
+        started = time.monotonic()
+        status, _, answer = await client.ask(b"POST /v1/embeddings HTTP/1.1\r\nHost: loc", b"alhost\r\n")
+        assert time.monotonic() - started >= 0.2
+        assert (status, answer["error"]["code"]) == (408, "head_timeout")
+        assert await client.is_closed()
+
+
+async def test_a_head_that_comes_in_time_is_answered_whatever_the_answer_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.5)
+    async with connected() as client:
+        await client.send(WHOLE[:30], WHOLE[30:])
+        assert (await client.answer())[0] == 200
+        await asyncio.sleep(0.7)
+        assert (await client.ask(WHOLE))[0] == 200, "it is kept"
+
+
+async def test_half_a_head_behind_a_request_waits_for_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.1)
+    async with connected() as client:
+        body = json.dumps({"texts": [f"{number} " * 200 for number in range(300)]}).encode()
+        await client.send(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body + WHOLE[:30])
+        assert [(await client.answer())[0] for _ in range(2)] == [200, 408]
+
+
+async def test_a_connection_that_never_asks_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "IDLE_SECONDS", 0.2)
+    async with connected() as client:
+        started = time.monotonic()
+        assert await client.is_closed()
+        assert time.monotonic() - started >= 0.1
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"FOO /embed HTTP/1.1\r\n\r\n", b"\x16\x03\x01\x02\x00", b"POST /embed HTTP/1.1\r\nContent-Length: a\r\n\r\n"],
+)
+async def test_what_is_no_request_is_told_so(data: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "chroma_mlx.server")
+    async with connected() as client:
+        status, headers, answer = await client.ask(data)
+        assert (status, answer["code"]) == (400, "invalid_request")
+        assert headers["x-request-id"] == answer["request_id"]
+        assert await client.is_closed()
+    fields = [vars(record).get("fields", {}) for record in caplog.records]
+    assert [each["status"] for each in fields if "status" in each] == [400]
+
+
+async def test_a_path_with_a_slash_too_many_is_no_route() -> None:
+    async with connected() as client:
+        for path, code in ((b"/embed/", "not_found"), (b"/v1/embeddings/", None)):
+            status, headers, answer = await client.ask(WHOLE.replace(b"/embed", path, 1))
+            assert status == 404
+            assert "location" not in headers
+            assert code is None or answer["code"] == code
