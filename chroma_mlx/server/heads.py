@@ -29,7 +29,7 @@ TOO_LARGE: Final = Problem(
 TOO_LATE: Final = Problem(
     status=408, code="head_timeout", message=f"The head of the request did not come within {HEAD_SECONDS:.0f} seconds."
 )
-NO_REQUEST: Final = Problem(status=400, code="invalid_request", message="This is no request of HTTP/1.1.")
+NO_REQUEST: Final = Problem(status=400, code="invalid_http", message="This is no request of HTTP/1.1.")
 
 
 class BoundedProtocol(HttpToolsProtocol):

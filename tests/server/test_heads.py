@@ -177,7 +177,7 @@ async def test_what_is_no_request_is_told_so(data: bytes, caplog: pytest.LogCapt
     caplog.set_level(logging.INFO, "chroma_mlx.server")
     async with connected() as client:
         status, headers, answer = await client.ask(data)
-        assert (status, answer["code"]) == (400, "invalid_request")
+        assert (status, answer["code"]) == (400, "invalid_http")
         assert headers["x-request-id"] == answer["request_id"]
         assert await client.is_closed()
     fields = [vars(record).get("fields", {}) for record in caplog.records]

@@ -17,7 +17,7 @@ import pytest
 from served import Served
 
 from chroma_mlx.cli import make_parser
-from chroma_mlx.server import app, gate, problems
+from chroma_mlx.server import app, gate, heads, problems
 from chroma_mlx.server.options import PORT, Limits
 
 PAGE = (Path(__file__).parents[2] / "docs/server.md").read_text(encoding="utf-8")
@@ -67,7 +67,7 @@ def test_every_option_is_in_the_table_with_its_default() -> None:
 
 
 def test_every_error_code_is_in_the_table_with_its_status() -> None:
-    source = "".join(map(inspect.getsource, (app, gate, problems)))
+    source = "".join(map(inspect.getsource, (app, gate, heads, problems)))
     stated = {code: int(status) for status, code in re.findall(r'status=(\d+),\s*code="(\w+)"', source)}
     stated |= {code: status for status, code in app.HTTP_CODES.items()}
     rows: dict[str, int] = {}
