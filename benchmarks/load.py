@@ -36,6 +36,8 @@ OVER_S, MAX_QUEUE, MANY_CALLERS = 120, 256, 600
 WARM_S = 5
 # At a rate: seconds that are left out at the beginning, and how often a second connections are made until then.
 RAMP_S, ROUNDS = 2, 200
+# Longest that the tool may take beyond its time.
+PATIENCE_S = 120
 
 
 @dataclass(frozen=True)
@@ -112,10 +114,13 @@ def ask(served: Served, callers: int, seconds: float, *, rate: int | None = None
         body.write_text(json.dumps({"texts": [QUERY], "kind": "query"}))
         command = ["h2load", "--h1", "-t1", f"-c{callers}", *how, f"--data={body}", f"--log-file={log}"]
         before, ours, started = served.cpu_s(), resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        told = told_by([*command, "--header=content-type: application/json", f"{served.url}/embed"])
+        command += ["--header=content-type: application/json", f"{served.url}/embed"]
+        told = told_by(command, RAMP_S + seconds + PATIENCE_S)
         took = time.perf_counter() - started
         after, now = served.cpu_s(), resource.getrusage(resource.RUSAGE_CHILDREN)
         rows = [[int(each) for each in line.split()[:3]] for line in log.read_text().splitlines()]
+    if not rows:
+        raise SystemExit(f"Nothing was answered.\n{told}")
     spent = {name: after[name] - before[name] for name in after}
     spent["h2load"] = now.ru_utime + now.ru_stime - ours.ru_utime - ours.ru_stime
     first = min(row[0] for row in rows) + (0 if rate is None else RAMP_S * 1_000_000)
@@ -126,24 +131,28 @@ def ask(served: Served, callers: int, seconds: float, *, rate: int | None = None
             by_status.setdefault(status, []).append(microseconds / 1000)
     measured = (last - first) / 1_000_000
     right, refused = by_status.get(200, []), by_status.get(503, [])
-    failures = [int(count) for count in re.findall(r"(\d+) (?:errored|timeout)", told)]
+    counts = {word: int(count) for count, word in re.findall(r"(\d+) (started|done|errored)", told)}
+    under_way = callers if rate is None else 0  # when it ended
+    lost = max(counts["errored"], counts["started"] - counts["done"] - under_way)
     return {
         "seconds": measured,
         "asked_per_s": sum(first <= row[0] <= last for row in rows) / measured,
         "answered": len(right),
         "per_s": len(right) / measured,
         "refused": len(refused),
-        "lost": max(sum(failures), sum(status not in (200, 503) for _, status, _ in rows)),
+        "lost": max(lost, sum(status not in (200, 503) for _, status, _ in rows)),
         "cores": {name: each / took for name, each in spent.items()},
         **percentiles(right),
         "refusal": percentiles(refused),
     }
 
 
-def told_by(command: list[str]) -> str:
-    """What a tool prints; one that is not there or fails ends the program with what is wrong."""
+def told_by(command: list[str], seconds: float) -> str:
+    """What a tool prints; one that is not there, fails or takes longer ends the program with what is wrong."""
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        raise SystemExit(f"{command[0]} still waits for answers after {seconds:.0f} s.") from None
     except FileNotFoundError:
         raise SystemExit(f"{command[0]} is not installed; benchmarks/README.md says what this needs.") from None
     if done.returncode:

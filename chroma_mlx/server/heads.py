@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .gate import Gate, Refusal
@@ -17,11 +18,8 @@ from .problems import Problem
 HEAD_SECONDS: Final = 30.0
 # Names, values and the target, of a whole head; one that is not whole may have as much again as one read takes.
 HEAD_BYTES: Final = 64 * 2**10
-# A client that would rather speak HTTP/2 asks for it with its first request, as Java's does, and is answered by
-# HTTP/1.1 where the server does not speak of it (https://www.rfc-editor.org/rfc/rfc9110#section-7.8). The parser would
-# take such a request for one without a body.
-UPGRADE: Final = re.compile(rb"\r\nupgrade:[^\r\n]*(?=\r\n)", re.IGNORECASE)
-HEAD_END: Final = b"\r\n\r\n"
+# What is read of a body that was answered already, such as one without the key.
+ANSWERED_BYTES: Final = 16 * 2**20
 
 TOO_LARGE: Final = Problem(
     status=431, code="head_too_large", message=f"The head of the request is larger than {HEAD_BYTES} bytes."
@@ -35,14 +33,16 @@ NO_REQUEST: Final = Problem(status=400, code="invalid_http", message="This is no
 class BoundedProtocol(HttpToolsProtocol):
     """Uvicorn's, but a head is bounded in bytes and seconds, and whatever is wrong with one is answered as by a route.
 
-    A connection that does not ask is closed after the seconds for which one is kept between two requests.
+    A connection that does not ask is closed after the seconds for which one is kept between two requests. A request to
+    switch to another protocol is answered as if it were none, which a server may do
+    (https://www.rfc-editor.org/rfc/rfc9110#section-7.8): Java's client, for one, first asks for HTTP/2.
     """
 
     def __init__(self, *arguments: Any, gate: Gate, **others: Any) -> None:
         super().__init__(*arguments, **others)
         self._gate = gate
-        self._in_head = self._in_body = False
-        self._head_bytes = 0  # of a head that was not whole with the data it began in
+        self._in_head = self._in_body = self._is_new = self._deaf = False
+        self._bytes = 0  # of a head since the data it began in; of a body since it was answered
         self._patience: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -57,63 +57,112 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
-        had_begun = self._in_head
-        super().data_received(data if self._in_body else _without_upgrade(data))
-        if not self._in_head or self.transport.is_closing():
+        if self._deaf:
             return
-        if not had_begun:
-            self._head_bytes = 0
+        self._unset_keepalive_if_required()
+        self._feed(data)
+        if self.transport.is_closing() or self._deaf:
+            return
+        if self._is_new:  # a head that began with this data, and is not whole
+            self._is_new = False
             self._wait(HEAD_SECONDS)
-        else:
-            self._head_bytes += len(data)
-            if self._head_bytes > HEAD_BYTES:
+        elif self._in_head:
+            self._bytes += len(data)
+            if self._bytes > HEAD_BYTES:
                 self.refuse(TOO_LARGE)
+        elif not self._is_answering:
+            self._bytes += len(data)
+            if self._in_body and self._bytes > ANSWERED_BYTES:
+                self.transport.close()
+            # Data that begins nothing ended uvicorn's own wait for the next head.
+            if self._patience is None and self.timeout_keep_alive_task is None and not self.transport.is_closing():
+                self._wait(self.timeout_keep_alive)
+
+    def _feed(self, data: bytes) -> None:
+        """Has the parser read data, and a head that asks for another protocol once more, without that."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+                return
+            except httptools.HttpParserUpgrade as upgrade:
+                if self.transport.is_closing() or self._deaf:
+                    return
+                if self.parser.get_method() == b"CONNECT":  # to a tunnel, whatever its head says
+                    self.refuse(NO_REQUEST)
+                    return
+                data = self._head_without_upgrade() + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                with suppress(AttributeError):  # before httptools 0.6.3; as uvicorn does
+                    self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            except httptools.HttpParserError:
+                self.refuse(NO_REQUEST)
+                return
+
+    def _head_without_upgrade(self) -> bytes:
+        """The head that came last, which the parser has found to be one."""
+        version = self.parser.get_http_version().encode()
+        lines = [b"%b: %b\r\n" % each for each in self.headers if each[0] != b"upgrade"]
+        return b"".join([self.parser.get_method(), b" ", self.url, b" HTTP/", version, b"\r\n", *lines, b"\r\n"])
 
     def on_message_begin(self) -> None:
         """See httptools."""
         super().on_message_begin()
-        self._in_head = True
+        self._in_head = self._is_new = True
+        self._bytes = 0
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """See httptools."""
+        if self._in_head:  # behind a body nobody reads them
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """See httptools."""
-        self._in_head, self._in_body = False, True
+        self._in_head = self._is_new = False
         self._wait(None)
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._deaf:
             return
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
             self.refuse(TOO_LARGE)
-        else:
+        elif not self.parser.should_upgrade():
+            self._in_body = True
+            self._bytes = 0
             self.on_head()
 
     def on_head(self) -> None:
         """The head is whole."""
         super().on_headers_complete()
 
+    def on_body(self, body: bytes) -> None:
+        """See httptools."""
+        if self._in_body and not self.transport.is_closing():
+            super().on_body(body)
+
     def on_message_complete(self) -> None:
         """See httptools."""
-        self._in_body = False
-        if not self.transport.is_closing():
-            self.on_whole()
+        if self._in_body:
+            if not self.transport.is_closing():
+                self.on_whole()
+            self._in_body = False
 
     def on_whole(self) -> None:
         """A request is whole."""
         super().on_message_complete()
 
-    def on_body(self, body: bytes) -> None:
-        """See httptools."""
-        if not self.transport.is_closing():
-            super().on_body(body)
-
-    def send_400_response(self, msg: str) -> None:
-        """See uvicorn: the parser does not know what it was given."""
-        self.refuse(NO_REQUEST)
-
     def refuse(self, problem: Problem) -> None:
-        """Answers what is no request, or not a whole one, counts and logs it, and closes the connection."""
+        """Answers what is no request, or not a whole one, counts and logs it, and closes the connection.
+
+        Behind requests that are under way it is no longer heard of: their answers come first, and are the last.
+        """
+        if self.transport.is_closing() or self._deaf:
+            return
+        if self._is_answering and not self._in_body:
+            self._deaf, self.cycle.keep_alive = True, False
+            return
         path = getattr(self, "url", b"").decode("latin-1")
         asked = self._gate.request("", path, getattr(self, "headers", None) or [], time.perf_counter())
         refusal = Refusal.of(problem, asked)
-        self._gate.record(asked, refusal.status)
+        if not self._is_answering:  # else the request whose body it is is recorded
+            self._gate.record(asked, refusal.status)
         self.write(refusal, asked.stamp, keep=False)
 
     def write(self, refusal: Refusal, *more: tuple[bytes, bytes], keep: bool) -> None:
@@ -126,6 +175,11 @@ class BoundedProtocol(HttpToolsProtocol):
         if not keep:
             self.transport.close()
 
+    @property
+    def _is_answering(self) -> bool:
+        """Whether a request is under way."""
+        return self.cycle is not None and not self.cycle.response_complete
+
     def _wait(self, seconds: float | None) -> None:
         """For the next head, so long from now, or not at all."""
         if self._patience is not None:
@@ -134,18 +188,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._patience = None
-        if self.transport.is_closing():
-            return
-        if self.cycle is not None and not self.cycle.response_complete:  # whose answer comes first
-            self._wait(HEAD_SECONDS)
-        elif self._in_head:
+        if self._in_head:
             self.refuse(TOO_LATE)
-        else:
+        elif not self._is_answering:
             self.transport.close()
-
-
-def _without_upgrade(data: bytes) -> bytes:
-    """Data that begins with a head, or a part of one, without the header in it that asks for another protocol."""
-    end = data.find(HEAD_END)
-    found = UPGRADE.search(data, 0, len(data) if end < 0 else end + 2)
-    return data if found is None else data[: found.start()] + data[found.end() :]

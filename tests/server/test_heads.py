@@ -78,13 +78,37 @@ async def connected(**others: Any) -> AsyncIterator[Client]:
             await asyncio.wait_for(serving, 30)
 
 
-@pytest.mark.parametrize("parts", [(UPGRADE + BODY,), (UPGRADE, BODY), (UPGRADE[:40], UPGRADE[40:] + BODY)])
-async def test_a_client_that_would_rather_speak_http_2_is_answered(parts: tuple[bytes, ...]) -> None:
+async def test_a_client_that_would_rather_speak_http_2_is_answered() -> None:
     async with connected() as client:
-        for _ in range(2):
+        for parts in (
+            (UPGRADE + BODY,),
+            (UPGRADE, BODY),
+            *((UPGRADE[:at], UPGRADE[at:] + BODY) for at in range(60, 130)),
+        ):
             status, _, answer = await client.ask(*parts)
             assert status == 200
             assert len(answer["embeddings"]) == 1
+        await client.send((UPGRADE + BODY) * 3)
+        assert [(await client.answer())[0] for _ in range(3)] == [200] * 3
+        assert (await client.ask(UPGRADE.replace(b"Upgrade: h2c", b"Upgrade: h2c\r\nUpgrade: other") + BODY))[0] == 200
+        assert (await client.ask(UPGRADE.replace(b"embed", b"v1/embeddings") + BODY))[0] == 400, "no `input`"
+
+
+async def test_nothing_is_taken_out_of_a_body() -> None:
+    cut = b"\r\nupgrade: " + b"x" * 40
+    body = b'{"texts":' + cut + b'\r\n["a"]}'
+    head = HEAD + b"Content-Length: %d\r\n\r\n" % len(body)
+    async with connected() as client:
+        for at in range(len(head) - 6, len(head) + 1):
+            await client.send(head[:at], head[at:] + body + WHOLE)
+            assert [(await client.answer())[0] for _ in range(2)] == [422, 200], at
+
+
+async def test_a_tunnel_is_refused() -> None:
+    async with connected() as client:
+        status, _, answer = await client.ask(b"CONNECT example.org:443 HTTP/1.1\r\nHost: example.org\r\n\r\n")
+        assert (status, answer["code"]) == (400, "invalid_http")
+        assert await client.is_closed()
 
 
 async def test_what_looks_like_an_upgrade_in_a_body_is_left() -> None:
@@ -145,20 +169,34 @@ async def test_a_head_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
 
 
 async def test_a_head_that_comes_in_time_is_answered_whatever_the_answer_takes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.5)
+    monkeypatch.setattr(heads, "HEAD_SECONDS", 2.0)
     async with connected() as client:
         await client.send(WHOLE[:30], WHOLE[30:])
         assert (await client.answer())[0] == 200
-        await asyncio.sleep(0.7)
+        await asyncio.sleep(2.2)
         assert (await client.ask(WHOLE))[0] == 200, "it is kept"
 
 
-async def test_half_a_head_behind_a_request_waits_for_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_head_that_begins_where_another_ends_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "HEAD_SECONDS", 0.3)
+    async with connected() as client:
+        assert (await client.ask(WHOLE[:30], WHOLE[30:] + WHOLE[:30]))[0] == 200
+        assert (await client.answer())[0] == 408
+        assert await client.is_closed()
+
+
+@pytest.mark.parametrize(
+    "behind", [WHOLE[:30], b"FOO /\r\n\r\n", b"GET /?" + b"a" * heads.HEAD_BYTES + b" HTTP/1.1\r\nHost: a\r\n\r\n"]
+)
+async def test_what_is_wrong_behind_a_request_takes_nothing_of_its_answer(
+    behind: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(heads, "HEAD_SECONDS", 0.1)
     async with connected() as client:
         body = json.dumps({"texts": [f"{number} " * 200 for number in range(300)]}).encode()
-        await client.send(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body + WHOLE[:30])
-        assert [(await client.answer())[0] for _ in range(2)] == [200, 408]
+        await client.send(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body + behind, b"more")
+        assert (await client.answer())[0] == 200
+        assert await client.is_closed()
 
 
 async def test_a_connection_that_never_asks_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,6 +205,27 @@ async def test_a_connection_that_never_asks_is_closed(monkeypatch: pytest.Monkey
         started = time.monotonic()
         assert await client.is_closed()
         assert time.monotonic() - started >= 0.1
+
+
+@pytest.mark.parametrize("behind", [(b"\r\n",), (b"POST /embed HTTP/1.1\r\nContent-Length: 9\r\n\r\n", b"{", b"}")])
+async def test_a_connection_that_goes_on_without_asking_is_closed(
+    behind: tuple[bytes, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "IDLE_SECONDS", 0.5)
+    async with connected(api_key="key") as client:
+        assert (await client.ask(WHOLE))[0] == 401
+        await client.send(*behind)
+        rest = await asyncio.wait_for(client.reader.read(), 30)
+        assert rest.count(b"HTTP/1.1 401") == len(behind) // 2
+
+
+async def test_what_is_read_of_a_body_that_was_answered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "ANSWERED_BYTES", 1000)
+    async with connected(api_key="key") as client:
+        chunked = HEAD + b'Transfer-Encoding: chunked\r\n\r\n5\r\n{"a":\r\n'
+        assert (await client.ask(chunked))[0] == 401
+        await client.send(b"0\r\n", b"a: b\r\n" * 100, b"a: b\r\n" * 100)
+        assert await client.is_closed()
 
 
 @pytest.mark.parametrize(

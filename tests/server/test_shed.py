@@ -213,11 +213,11 @@ async def test_a_fault_of_its_own_is_logged_and_the_application_answers(
 async def test_a_request_that_goes_on_is_not_closed_by_the_pause_before_it() -> None:
     """Behind a refusal, in the same piece of data, the time that a connection may be silent does not run on."""
     async with serving() as crowded:
-        crowded.server.config.timeout_keep_alive = 0.05  # of the connections to come
+        crowded.server.config.timeout_keep_alive = 0.5  # of the connections to come
         waiting = asyncio.ensure_future(crowded.answers(request() + request(DOCUMENT), count=2))
-        while scheduler.depth[0] < 2:
+        while scheduler.depth[0] < 2 and not waiting.done():
             await asyncio.sleep(0.01)
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.6)
         crowded.go_on.set()
         assert [status for status, _, _ in await waiting] == [503, 200]
 
