@@ -54,15 +54,23 @@ def test_every_script_says_what_it_takes(script: str, tmp_path: Path) -> None:
     assert found.stdout.startswith(f"usage: {script}.py")
 
 
-@pytest.mark.parametrize("there", [True, False])
-def test_a_tool_that_is_not_there_or_fails_is_named_with_what_it_says(there: bool, tmp_path: Path) -> None:
-    tool = "sh" if there else "no-such-tool"
-    code = f"import load; load.told_by([{tool!r}, '-c', 'echo that went wrong >&2; exit 1'])"
+@pytest.mark.parametrize(
+    ("tool", "does", "said"),
+    [
+        ("sh", "echo that went wrong >&2; exit 1", "that went wrong\n\nsh failed;"),
+        ("no-such-tool", "", "no-such-tool is not installed;"),
+        ("sh", "exec sleep 60", "sh still waits for answers after 2 s."),
+    ],
+)
+def test_a_tool_that_is_not_there_or_fails_is_named_with_what_it_says(
+    tool: str, does: str, said: str, tmp_path: Path
+) -> None:
+    code = f"import load; load.told_by([{tool!r}, '-c', {does!r}], 2)"
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(RUN.parent)!r}); {code}"]
     found = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=tmp_path)
     assert found.returncode == 1
     assert "Traceback" not in found.stderr
-    assert ("that went wrong\n\nsh failed;" if there else "no-such-tool is not installed;") in found.stderr
+    assert said in found.stderr
 
 
 def test_this_project_is_measured_and_counted(tmp_path: Path) -> None:
