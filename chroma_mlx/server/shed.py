@@ -157,9 +157,7 @@ class SheddingProtocol(BoundedProtocol):
 
     def _pass_on(self) -> None:
         """The head, to the application."""
-        if self.timeout_keep_alive_task is not None:  # since the answer before it, in the same piece of data
-            self.timeout_keep_alive_task.cancel()
-            self.timeout_keep_alive_task = None
+        self._unset_keepalive_if_required()  # set by the answer before it, in the same piece of data
         super().on_head()
 
     def _answer(self, refusal: Refusal) -> None:
