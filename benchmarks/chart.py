@@ -12,7 +12,7 @@ from typing import Any
 
 from common import figure
 
-WIDTH, LEFT, RIGHT = 760, 300, 190  # pixels; the names of bars on the left, their values on the right
+WIDTH, LEFT, RIGHT = 800, 340, 190  # pixels; the names of bars on the left, their values on the right
 ROW, BAR = 24, 15
 STYLE = """<style>
 text { font: 13px system-ui, sans-serif; fill: #24292f }

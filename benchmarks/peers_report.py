@@ -29,12 +29,13 @@ def describe(results: dict[str, Any]) -> str:
             parts.append(f"#### {subject['title']}, {title}\n\n{size}, {rounds}; {rate}.\n\n{HEAD}")
             peers = subject["peers"].items()  # some may have been run on other workloads alone
             parts[-1] += "\n" + "\n".join(
-                _row(name, row, work) for name, row in peers if "reason" in row or work in row
+                _row(name, row, work, ours.get("commit")) for name, row in peers if "reason" in row or work in row
             )
     return "\n\n".join([*parts, _notes(results)])
 
 
-def _row(name: str, figures: dict[str, Any], work: str) -> str:
+def _row(name: str, figures: dict[str, Any], work: str, commit: str | None) -> str:
+    """A peer's line; it says at what commit it was measured where that is not the table's."""
     if "reason" in figures:
         return f"| {name} | not run: {figures['reason']} |" + " |" * (COLUMNS - 2)
     r = figures[work]
@@ -50,8 +51,9 @@ def _row(name: str, figures: dict[str, Any], work: str) -> str:
     cosine = min(r["check_cosine"], r.get("cosine", 1.0))
     other = "" if cosine >= SAME else ": computes something else"
     spread = "" if r["ratio_min"] == r["ratio_max"] else f" ({figure(r['ratio_min'])} to {figure(r['ratio_max'])})"
+    measured = r.get("commit")
     cells = [
-        name,
+        name if measured == commit else f"{name} (at {measured})",
         f"{figure(r['texts_per_s'])}{mark}",
         f"{figure(r['tokens_per_s'])}{mark}" if "tokens_per_s" in r else "",
         useful,

@@ -100,8 +100,10 @@ def _kept(results: dict[str, Any]) -> dict[str, Any]:
 def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     """The figures of the section peers with `new` ones in their places: a model's workloads, a peer's workloads.
 
-    Ratios stay those of the round that they were measured in; each has the commit that was measured.
+    Ratios stay those of the round that they were measured in; each has the commit that was measured. Peers come
+    in the order of a whole run, and those that it has no more behind them.
     """
+    order = [peer.name for device in ("cpu", "gpu") for peer in peers.peers_for(device)]
     result = {**old, **new}
     for model in set(old) & set(new):
         before, now = old[model], new[model]
@@ -113,7 +115,9 @@ def merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
             if "reason" in figures and len(figures) > 1:
                 del figures["reason"]
         workloads = {**before["workloads"], **now["workloads"]}
-        result[model] = {**now, "workloads": workloads, "peers": {**before["peers"], **peers_now}}
+        rows = {**before["peers"], **peers_now}
+        rows = {name: rows[name] for name in sorted(rows, key=[*order, *rows].index)}
+        result[model] = {**now, "workloads": workloads, "peers": rows}
     return result
 
 

@@ -106,14 +106,16 @@ def test_the_smallest_cosine_counts_and_nan_is_none_at_all(load: Any, tmp_path: 
 
 
 def test_new_figures_take_their_places_and_the_others_stay(load: Any) -> None:
+    peers = load("peers")
+    ours, last = peers.OURS, peers.peers_for("cpu")[-1].name
     old = {
         "0.6b": {
             "title": "0.6B",
             "workloads": {"mix": "(b)", "full": "(c)"},
             "peers": {
-                "us": {"mix": {"ratio": 1}, "full": {"ratio": 2}},
+                ours: {"mix": {"ratio": 1}, "full": {"ratio": 2}},
                 "gone": {"mix": {"ratio": 3}},
-                "was out": {"reason": "it failed"},
+                last: {"reason": "it failed"},
                 "fails": {"mix": {"ratio": 4}},
             },
         },
@@ -123,18 +125,32 @@ def test_new_figures_take_their_places_and_the_others_stay(load: Any) -> None:
         "0.6b": {
             "title": "0.6B",
             "workloads": {"mix": "(b)"},
-            "peers": {"us": {"mix": {"ratio": 9}}, "was out": {"mix": {"ratio": 8}}, "fails": {"reason": "no"}},
+            "peers": {ours: {"mix": {"ratio": 9}}, last: {"mix": {"ratio": 8}}, "fails": {"reason": "no"}},
         }
     }
     found = load("run").merged(old, new)
     assert list(found) == ["0.6b", "builtin"]
     assert found["0.6b"]["workloads"] == {"mix": "(b)", "full": "(c)"}
     assert found["0.6b"]["peers"] == {
-        "us": {"mix": {"ratio": 9}, "full": {"ratio": 2}},
+        ours: {"mix": {"ratio": 9}, "full": {"ratio": 2}},
+        last: {"mix": {"ratio": 8}},
         "gone": {"mix": {"ratio": 3}},
-        "was out": {"mix": {"ratio": 8}},
         "fails": {"reason": "no"},
     }
+    assert list(found["0.6b"]["peers"]) == [ours, last, "gone", "fails"]
+
+
+def test_a_row_that_was_measured_at_another_commit_says_so(load: Any) -> None:
+    shared = {"check_cosine": 1.0, "load_s": 1.0, "ratio": 1.0, "ratio_min": 1.0, "ratio_max": 1.0}
+    ours = figures(5.0, 50.0, texts=4, tokens=40, gflops=100.0, commit="aaa", **shared)
+    rows = {"this project": {"mix": ours}, "new": {"mix": ours}, "old": {"mix": {**ours, "commit": "bbb"}}}
+    subject = {"title": "0.6B", "workloads": {"mix": "(b)"}, "rounds": [{}], "peers": rows}
+    lines = load("peers_report").describe({"0.6b": subject}).splitlines()
+    assert [line.split(" | ")[0] for line in lines if line.startswith("| ")][1:] == [
+        "| this project",
+        "| new",
+        "| old (at bbb)",
+    ]
 
 
 def test_the_charts_are_svg_with_the_machine_and_every_peer(load: Any, tmp_path: Path) -> None:
