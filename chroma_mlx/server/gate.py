@@ -175,7 +175,7 @@ class Gate:
         if self._hosts is not None and path not in OPEN_PATHS and not is_host(headers.get("host", ""), self._hosts):
             return WRONG_HOST
         length = headers.get("content-length", "")
-        if length.isdecimal() and int(length) > self._body_bytes:
+        if length.isdecimal() and int(length.lstrip("0") or 0) > self._body_bytes:  # of any number of zeros
             return self._too_large()
         return None
 

@@ -20,9 +20,11 @@ HEAD_SECONDS: Final = 30.0
 HEAD_BYTES: Final = 64 * 2**10
 # What is read of a body that was answered already, such as one without the key.
 ANSWERED_BYTES: Final = 16 * 2**20
+# Requests that wait on a connection for the answers before theirs.
+PIPELINED: Final = 16
 
 TOO_LARGE: Final = Problem(
-    status=431, code="head_too_large", message=f"The head of the request is larger than {HEAD_BYTES} bytes."
+    status=431, code="head_too_large", message=f"The head or trailer of the request is larger than {HEAD_BYTES} bytes."
 )
 TOO_LATE: Final = Problem(
     status=408, code="head_timeout", message=f"The head of the request did not come within {HEAD_SECONDS:.0f} seconds."
@@ -33,8 +35,8 @@ NO_REQUEST: Final = Problem(status=400, code="invalid_http", message="This is no
 class BoundedProtocol(HttpToolsProtocol):
     """Uvicorn's, but a head is bounded in bytes and seconds, and whatever is wrong with one is answered as by a route.
 
-    A connection that does not ask is closed after the seconds for which one is kept between two requests. A request to
-    switch to another protocol is answered as if it were none, which a server may do
+    A connection that does not ask, or takes nothing of its answer, is closed after the seconds for which one is kept
+    between two requests. A request to switch to another protocol is answered as if it were none, which a server may do
     (https://www.rfc-editor.org/rfc/rfc9110#section-7.8): Java's client, for one, first asks for HTTP/2.
     """
 
@@ -42,40 +44,53 @@ class BoundedProtocol(HttpToolsProtocol):
         super().__init__(*arguments, **others)
         self._gate = gate
         self._in_head = self._in_body = self._is_new = self._deaf = False
-        self._bytes = 0  # of a head since the data it began in; of a body since it was answered
+        # Of a head since the data it began in; of a body since it was answered, before that since its last byte.
+        self._bytes = 0
         self._patience: asyncio.TimerHandle | None = None
+        self._untaken: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # so that `pause_writing` is called for every byte that is not taken
         self._wait(self.timeout_keep_alive)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         self._wait(None)
+        self._watch(None)
         super().connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        """See asyncio.Protocol."""
+        super().pause_writing()
+        self._watch(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """See asyncio.Protocol."""
+        self._watch(None)
+        super().resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """See asyncio.Protocol."""
         if self._deaf:
             return
         self._unset_keepalive_if_required()
+        self._bytes += len(data)
         self._feed(data)
         if self.transport.is_closing() or self._deaf:
             return
         if self._is_new:  # a head that began with this data, and is not whole
             self._is_new = False
             self._wait(HEAD_SECONDS)
-        elif self._in_head:
-            self._bytes += len(data)
+        elif self._in_head or (self._in_body and not self._is_answered):
             if self._bytes > HEAD_BYTES:
                 self.refuse(TOO_LARGE)
         elif not self._is_answering:
-            self._bytes += len(data)
             if self._in_body and self._bytes > ANSWERED_BYTES:
                 self.transport.close()
             # Data that begins nothing ended uvicorn's own wait for the next head.
-            if self._patience is None and self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            elif self._patience is None and self.timeout_keep_alive_task is None:
                 self._wait(self.timeout_keep_alive)
 
     def _feed(self, data: bytes) -> None:
@@ -123,10 +138,12 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
             self.refuse(TOO_LARGE)
+        elif len(self.pipeline) >= PIPELINED:
+            self.refuse(NO_REQUEST)
         elif not self.parser.should_upgrade():
+            self.on_head()
             self._in_body = True
             self._bytes = 0
-            self.on_head()
 
     def on_head(self) -> None:
         """The head is whole."""
@@ -134,6 +151,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         """See httptools."""
+        if not self._is_answered:
+            self._bytes = 0
         if self._in_body and not self.transport.is_closing():
             super().on_body(body)
 
@@ -151,11 +170,15 @@ class BoundedProtocol(HttpToolsProtocol):
     def refuse(self, problem: Problem) -> None:
         """Answers what is no request, or not a whole one, counts and logs it, and closes the connection.
 
-        Behind requests that are under way it is no longer heard of: their answers come first, and are the last.
+        Behind requests that are under way it is no longer heard of: their answers come first, and are the last. What
+        was answered before it was whole gets no second answer.
         """
         if self.transport.is_closing() or self._deaf:
             return
-        if self._is_answering and not self._in_body:
+        if self._is_answered:
+            self.transport.close()
+            return
+        if self._is_answering and (not self._in_body or self.pipeline):
             self._deaf, self.cycle.keep_alive = True, False
             return
         path = getattr(self, "url", b"").decode("latin-1")
@@ -180,6 +203,11 @@ class BoundedProtocol(HttpToolsProtocol):
         """Whether a request is under way."""
         return self.cycle is not None and not self.cycle.response_complete
 
+    @property
+    def _is_answered(self) -> bool:
+        """Whether what comes is the rest of a request that has its answer."""
+        return self._in_body and not self._is_answering
+
     def _wait(self, seconds: float | None) -> None:
         """For the next head, so long from now, or not at all."""
         if self._patience is not None:
@@ -192,3 +220,17 @@ class BoundedProtocol(HttpToolsProtocol):
             self.refuse(TOO_LATE)
         elif not self._is_answering:
             self.transport.close()
+
+    def _watch(self, left: int | None) -> None:
+        """Over bytes that are left to be sent; None where there are none."""
+        if self._untaken is not None:
+            self._untaken.cancel()
+        self._untaken = None if left is None else self.loop.call_later(self.timeout_keep_alive, self._look, left)
+
+    def _look(self, before: int) -> None:
+        """Whether a client took any of its answer meanwhile; closing alone would wait for it for ever."""
+        left = self.transport.get_write_buffer_size()
+        if left < before:
+            self._watch(left)
+        else:
+            self.transport.abort()

@@ -137,6 +137,11 @@ class SheddingProtocol(BoundedProtocol):
             self._hand_over()
         super().on_whole()
 
+    @property
+    def _is_answered(self) -> bool:
+        """See BoundedProtocol."""
+        return self._held is None and super()._is_answered
+
     def _is_plain(self) -> bool:
         """Whether a request can be answered at once, and by itself."""
         return (
@@ -158,6 +163,7 @@ class SheddingProtocol(BoundedProtocol):
     def _pass_on(self) -> None:
         """The head, to the application."""
         self._unset_keepalive_if_required()  # set by the answer before it, in the same piece of data
+        self._wait(None)
         super().on_head()
 
     def _answer(self, refusal: Refusal) -> None:

@@ -8,14 +8,15 @@ import logging
 import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+import uvicorn
 from served import options
 
 from chroma_mlx import MLXEmbeddingFunction
-from chroma_mlx.server import heads, run
+from chroma_mlx.server import gate, heads, run
 from chroma_mlx.server.app import make_app
 from chroma_mlx.server.numbers import RequestNumbers
 from chroma_mlx.server.service import EmbeddingService
@@ -23,6 +24,9 @@ from chroma_mlx.server.service import EmbeddingService
 BODY = b'{"texts": ["a"]}'
 HEAD = b"POST /embed HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
 WHOLE = HEAD + b"Content-Length: %d\r\n\r\n%b" % (len(BODY), BODY)
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+SLOW_BODY = json.dumps({"texts": [f"{number} " * 200 for number in range(300)]}).encode()
+SLOW = HEAD + b"Content-Length: %d\r\n\r\n" % len(SLOW_BODY) + SLOW_BODY
 UPGRADE = (
     HEAD
     + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQBAAAA\r\n"
@@ -32,10 +36,10 @@ Answer = tuple[int, dict[str, str], Any]
 
 
 class Client:
-    """A connection."""
+    """A connection to a server."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.reader, self.writer = reader, writer
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server: uvicorn.Server) -> None:
+        self.reader, self.writer, self.server = reader, writer, server
 
     async def send(self, *parts: bytes) -> None:
         for part in parts:
@@ -68,8 +72,9 @@ async def connected(**others: Any) -> AsyncIterator[Client]:
     app = make_app(given, service, RequestNumbers())
     server = run._Server(run._config(app, app.gate, service), service, None)
     with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 2**14)  # of its connections: what is not taken shows
         serving = asyncio.ensure_future(server.serve(sockets=[listening]))
-        client = Client(*await asyncio.open_connection(*listening.getsockname()))
+        client = Client(*await asyncio.open_connection(*listening.getsockname()), server)
         try:
             yield client
         finally:
@@ -186,16 +191,108 @@ async def test_a_head_that_begins_where_another_ends_is_bounded_too(monkeypatch:
 
 
 @pytest.mark.parametrize(
-    "behind", [WHOLE[:30], b"FOO /\r\n\r\n", b"GET /?" + b"a" * heads.HEAD_BYTES + b" HTTP/1.1\r\nHost: a\r\n\r\n"]
+    "behind",
+    [
+        WHOLE[:30],
+        b"FOO /\r\n\r\n",
+        b"GET /?" + b"a" * heads.HEAD_BYTES + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"GET http://localhost HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    ],
+    ids=["half a head", "no method", "a large target", "a target without a path"],
 )
 async def test_what_is_wrong_behind_a_request_takes_nothing_of_its_answer(
     behind: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(heads, "HEAD_SECONDS", 0.1)
     async with connected() as client:
-        body = json.dumps({"texts": [f"{number} " * 200 for number in range(300)]}).encode()
-        await client.send(HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body + behind, b"more")
+        await client.send(SLOW + behind, b"more")
         assert (await client.answer())[0] == 200
+        assert await client.is_closed()
+
+
+async def test_what_is_wrong_in_a_body_behind_a_request_is_that_request_s_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(gate, "BODY_SECONDS", 0.1)
+    async with connected() as client:
+        await client.send(SLOW + CHUNKED + b"ZZ\r\n")
+        assert [(await client.answer())[0] for _ in range(2)] == [200, 408]
+        assert await client.is_closed()
+
+
+async def test_what_is_wrong_behind_an_answer_to_half_a_request_is_not_answered_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, "chroma_mlx.server")
+    async with connected(api_key="key") as client:
+        assert (await client.ask(CHUNKED))[0] == 401
+        await client.send(b"ZZ\r\n")
+        assert await client.is_closed()
+    fields = [vars(record).get("fields", {}) for record in caplog.records]
+    assert [each["status"] for each in fields if "status" in each] == [401]
+
+
+async def test_what_waits_behind_a_request_is_bounded() -> None:
+    async with connected() as client:
+        await client.send(SLOW + b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * 1000)
+        answers = [await client.answer() for _ in range(1 + heads.PIPELINED)]
+        assert {status for status, _, _ in answers} == {200}
+        assert [headers.get("connection") for _, headers, _ in answers] == [None] * heads.PIPELINED + ["close"]
+        with suppress(ConnectionResetError):  # what was not read is lost
+            assert await client.is_closed()
+
+
+async def test_a_length_of_many_zeros_is_a_length() -> None:
+    async with connected() as client:
+        body = b"Content-Length: %b%d\r\n\r\n%b" % (b"0" * 5000, len(BODY), BODY)
+        assert (await client.ask(HEAD + body))[0] == 200
+        assert (await client.ask(HEAD + body.replace(b"%d" % len(BODY), b"9" * 15, 1)))[0] == 413
+
+
+@asynccontextmanager
+async def large_answer(client: Client) -> AsyncIterator[socket.socket]:
+    """A connection that is answered more than the system holds for it."""
+    body = json.dumps({"texts": [str(number) for number in range(2000)]}).encode()
+    with socket.socket() as slow:
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_connect(slow, client.writer.get_extra_info("peername"))
+        await loop.sock_sendall(slow, HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        yield slow
+
+
+async def test_a_client_that_takes_nothing_of_its_answer_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "IDLE_SECONDS", 0.5)
+    async with connected() as client, large_answer(client) as slow:
+        assert (await asyncio.get_running_loop().sock_recv(slow, 12)) == b"HTTP/1.1 200"
+        until = time.monotonic() + 30
+        while client.server.server_state.connections:
+            assert time.monotonic() < until
+            await asyncio.sleep(0.02)
+
+
+async def test_a_client_that_takes_its_answer_slowly_gets_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "IDLE_SECONDS", 0.5)
+    async with connected() as client, large_answer(client) as slow:
+        got, loop = bytearray(), asyncio.get_running_loop()
+        for _ in range(40):
+            got += await loop.sock_recv(slow, 2**18)
+            await asyncio.sleep(0.03)
+        head, _, rest = bytes(got).partition(b"\r\n\r\n")
+        length = int(head.partition(b"content-length: ")[2].split(b"\r\n")[0])
+        while len(rest) < length:
+            more = await asyncio.wait_for(loop.sock_recv(slow, 2**20), 30)
+            assert more, "it was cut"
+            rest += more
+        assert len(json.loads(rest)["embeddings"]) == 2000
+
+
+async def test_a_trailer_is_bounded() -> None:
+    async with connected() as client:
+        endless = [CHUNKED + b"2\r\n{}\r\n0\r\nx: ", *[b"a" * 2**15] * 3]
+        status, _, answer = await client.ask(*endless)
+        assert (status, answer["code"]) == (431, "head_too_large")
         assert await client.is_closed()
 
 

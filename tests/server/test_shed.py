@@ -222,6 +222,23 @@ async def test_a_request_that_goes_on_is_not_closed_by_the_pause_before_it() -> 
         assert [status for status, _, _ in await waiting] == [503, 200]
 
 
+async def test_a_connection_is_kept_behind_the_answer_whenever_the_body_came(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "IDLE_SECONDS", 1.0)
+    async with serving() as crowded:
+        reader, writer = await asyncio.open_connection("127.0.0.1", crowded.port)
+        whole = request(DOCUMENT)  # for which there is room
+        writer.write(whole[:-3])
+        await asyncio.sleep(0.05)
+        writer.write(whole[-3:])
+        await asyncio.sleep(0.7)
+        crowded.go_on.set()
+        assert (await read_answer(reader))[0] == 200
+        await asyncio.sleep(0.5)
+        writer.write(whole)
+        assert (await read_answer(reader))[0] == 200
+        writer.close()
+
+
 async def test_a_web_socket_is_a_request_like_any_other() -> None:
     async with serving() as crowded:
         asked = b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n"
