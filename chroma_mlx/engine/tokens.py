@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,11 @@ from ..checkpoint import Checkpoint
 from ..errors import CheckpointError, ConfigError, CorruptCheckpoint, TextTooLong
 
 TokenIds = npt.NDArray[np.int32]
+
+# Characters that are counted at a time, and how many tokens a text may have more by being cut there: a word that is one
+# token as it is too long for any (100 characters, in BERT's) may have as many as characters in two parts.
+LOT_CHARACTERS: Final = 2**18
+CUT_TOKENS: Final = 256
 
 
 class Tokenizer:
@@ -103,14 +109,28 @@ class Tokenizer:
             encoded.append(np.array(ids, dtype=np.int32))
         return encoded
 
-    def count(self, texts: Sequence[str]) -> int:
-        """Tokens of all texts, special ones included, none cut."""
-        return sum(map(len, self._ids(texts)))
+    def count(self, texts: Sequence[str], most: int) -> int:
+        """Tokens of all texts, special ones included, none cut; of texts with more than `most` some number beyond it.
+
+        What is beyond it is not looked at, however much that is.
+        """
+        counted = 0
+        for lot in _lots(texts):
+            if len(lot[0]) > LOT_CHARACTERS:  # and so the only one: about, and only if that leaves it open to its end
+                found = 0
+                for start in range(0, len(lot[0]), LOT_CHARACTERS):
+                    found += sum(self.lengths([lot[0][start : start + LOT_CHARACTERS]])) - CUT_TOKENS
+                    if counted + found > most:
+                        return counted + found
+            counted += sum(self.lengths(lot)) + len(lot) * self.special_tokens
+            if counted > most:
+                break
+        return counted
 
     def lengths(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, without the special ones around it, none cut."""
         encoded = self._tokenizer.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [len(encoding.ids) for encoding in encoded]
+        return [len(encoding) for encoding in encoded]
 
     def text_of(self, ids: Sequence[int]) -> str | None:
         """The text that has exactly these token ids (special ones around it or not); None where there is none.
@@ -154,3 +174,17 @@ class Tokenizer:
             self._tokenizer.normalizer = normalizers.Lowercase()
         elif "Lowercase" not in repr(own) and "lowercase=True" not in repr(own):
             self._tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), own])
+
+
+def _lots(texts: Sequence[str]) -> Iterator[list[str]]:
+    """The texts in lots of LOT_CHARACTERS; one that has more is one by itself."""
+    lot: list[str] = []
+    characters = 0
+    for text in texts:
+        if lot and characters + len(text) > LOT_CHARACTERS:
+            yield lot
+            lot, characters = [], 0
+        lot.append(text)
+        characters += len(text)
+    if lot:
+        yield lot

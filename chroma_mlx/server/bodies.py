@@ -118,7 +118,7 @@ class OpenAIBody(BaseModel):
     input: Input = Field(description="A text, texts, the token ids of a text, or of several.")
     model: str
     dimensions: int | None = Field(None, ge=1, le=65_536)
-    encoding_format: Literal["float", "base64"] = "float"
+    encoding_format: Literal["float", "base64"] | None = "float"
     user: str | None = None
     kind: Literal["document", "query"] | None = None
 

@@ -6,7 +6,8 @@ import asyncio
 import hashlib
 import json
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache, partial
 from typing import Any, Final, Literal, TypeVar
@@ -167,18 +168,25 @@ class EmbeddingService:
         """
         started = time.perf_counter()
         try:
-            return await self._embed(texts, model, kind, settings, started)
+            with _counted():
+                name, encoder, texts, kind = await self._prepare(texts, model, kind, settings, started)
+            found = await encoder.aembed(texts, kind, timeout_s=self._left(started))
         except ConfigError as error:
             raise Misconfigured(str(error)) from error
+        except DeadlineExceeded as error:  # which knows of its own part of the time alone
+            raise DeadlineExceeded(waited_s=time.perf_counter() - started) from error
+        milliseconds = (time.perf_counter() - started) * 1000
+        return Answer(found.vectors, name, self._space(encoder), found.tokens, milliseconds)
 
-    async def _embed(
+    async def _prepare(
         self,
         texts: Sequence[str] | Sequence[Sequence[int]],
         model: str | None,
         kind: Kind | None,
         settings: Mapping[str, Any],
         started: float,
-    ) -> Answer:
+    ) -> tuple[str, Encoder, list[str], Kind]:
+        """The model's name here, what embeds, and of what texts; nothing is wrong with them that can be known yet."""
         name, suffix = self._resolve(model)
         if len(texts) > self.limits.texts:
             raise RequestTooLarge(f"The request has {len(texts)} texts, and {self.limits.texts} is the most in one.")
@@ -190,7 +198,6 @@ class EmbeddingService:
             texts = check_texts(list(texts))
         kind = kind or suffix or "document"
         if (full := self._encoder(name).refusal(kind)) is not None:  # before more is spent on it
-            counts.add_error(full)
             raise full
         # A thread that waits for a model would hold up the end of the process.
         loaded = self._encoder(name).loaded()
@@ -198,7 +205,7 @@ class EmbeddingService:
             loaded = await self._within(self._load(self._encoder(name)), started)
         try:
             encoder = self._encoder(name, **given)
-            space = self._space(encoder)
+            self._space(encoder)
         except ConfigError as error:
             if not given:
                 raise
@@ -207,9 +214,9 @@ class EmbeddingService:
             texts = check_texts(await self._within(self._checks.run(self._read_ids, encoder, texts), started))
         # A text has about as many tokens as bytes in UTF-8 at most: normalisation may make more of a few characters.
         if sum(map(len, texts)) * 4 + len(texts) * loaded.tokenizer.special_tokens > self.limits.tokens:
-            self._refuse_tokens(await self._within(self._checks.run(loaded.tokenizer.count, texts), started))
-        found = await encoder.aembed(texts, kind, timeout_s=self._left(started))  # type: ignore[arg-type]
-        return Answer(found.vectors, name, space, found.tokens, (time.perf_counter() - started) * 1000)
+            counting = self._checks.run(loaded.tokenizer.count, texts, self.limits.tokens)
+            self._refuse_tokens(await self._within(counting, started))
+        return name, encoder, list(texts), kind  # type: ignore[arg-type]  # ids are texts by now
 
     def _left(self, started: float) -> float:
         return max(0.0, self.limits.seconds - (time.perf_counter() - started))
@@ -303,7 +310,17 @@ class EmbeddingService:
 
     def _refuse_tokens(self, tokens: int) -> None:
         if tokens > self.limits.tokens:
-            raise RequestTooLarge(f"The request has {tokens} tokens, and {self.limits.tokens} is the most in one.")
+            raise RequestTooLarge(f"The request has more than {self.limits.tokens} tokens, the most in one.")
+
+
+@contextmanager
+def _counted() -> Iterator[None]:
+    """Counts an error among the calls that were not answered, as the encoder does those of its own."""
+    try:
+        yield
+    except BaseException as error:
+        counts.add_error(error)
+        raise
 
 
 def _name(config: EmbeddingConfig) -> str:

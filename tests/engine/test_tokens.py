@@ -11,6 +11,7 @@ from small import CHECKPOINTS, END, make_tokenizer, write_checkpoint
 from tokenizers import Tokenizer as Backend
 
 from chroma_mlx.checkpoint import open_checkpoint
+from chroma_mlx.engine import tokens
 from chroma_mlx.engine.tokens import Tokenizer
 from chroma_mlx.errors import CheckpointError, ConfigError, CorruptCheckpoint, InputError, TextTooLong
 from chroma_mlx.texts import check_texts
@@ -187,3 +188,25 @@ def test_the_index_of_a_bad_text_rides_along() -> None:
     with pytest.raises(InputError, match="the list is empty") as caught:
         check_texts([])
     assert caught.value.index is None
+
+
+@pytest.mark.parametrize("end", [END, None], ids=["appended by the tokenizer", "appended by us"])
+def test_tokens_are_counted_to_the_end_or_to_what_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str | None
+) -> None:
+    tokenizer = build(tmp_path / "model", tokenizer=make_tokenizer(end=end))
+    monkeypatch.setattr(tokens, "LOT_CHARACTERS", 40)
+    monkeypatch.setattr(tokens, "CUT_TOKENS", 2)
+    texts = ["", "abc def " * 3, "a", "abc def " * 100, "b" * 41]
+    whole = sum(map(len, encode(tokenizer, *texts, max_tokens=10_000)))
+    assert tokenizer.count(texts, 10_000) == whole
+    assert tokenizer.count(texts, whole) == whole
+    assert tokenizer.count(texts, whole - 1) > whole - 1
+    seen = []
+    lengths = tokenizer.lengths
+    monkeypatch.setattr(tokenizer, "lengths", lambda given: seen.extend(map(len, given)) or lengths(given))
+    assert 60 < tokenizer.count(["abc def " * 10_000, *texts], 60) < whole
+    assert sum(seen) < 1000, "of 80,000 characters"
+    seen.clear()
+    assert 60 < tokenizer.count(["abc"] * 10_000, 60) < 200
+    assert sum(seen) < 1000

@@ -19,6 +19,7 @@ from served import Served, client_of, options
 
 from chroma_mlx import EmbeddingConfig, MLXEmbeddingFunction
 from chroma_mlx.engine.encoder import Encoder
+from chroma_mlx.engine.stats import take_stats
 from chroma_mlx.errors import DeadlineExceeded, EngineError, QueueFull, SchedulerClosed
 from chroma_mlx.server import app, background, gate
 from chroma_mlx.server.service import EmbeddingService
@@ -183,17 +184,57 @@ async def test_a_large_answer_is_the_same_in_blocks(client: httpx.AsyncClient, m
 
 
 async def test_a_request_ends_at_its_deadline_while_a_model_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    go = threading.Event()
+    go, before = threading.Event(), take_stats().errors.get("DeadlineExceeded", 0)
     monkeypatch.setattr(Encoder, "loaded", lambda self: None)
     monkeypatch.setattr(Encoder, "load", lambda self: go.wait(30))
     async with client_of(options(seconds=0.2)) as client:
         answer = await client.post("/embed", json={"texts": ["a"]})
         assert (answer.status_code, answer.json()["code"]) == (504, "deadline_exceeded")
+        assert take_stats().errors["DeadlineExceeded"] == before + 1
         service = client._transport.app.state.service  # type: ignore[attr-defined]
         assert service.loading
         service.stop()
         assert (await client.post("/embed", json={"texts": ["a"]})).json()["code"] == "stopping"
         go.set()
+
+
+async def test_the_time_that_is_said_is_that_of_the_whole_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def late(self: Encoder, *arguments: Any, timeout_s: float) -> Any:
+        raise DeadlineExceeded(waited_s=timeout_s)
+
+    async def slow(self: background.Checks, *arguments: Any) -> int:
+        await asyncio.sleep(0.3)
+        return 0
+
+    monkeypatch.setattr(Encoder, "aembed", late)
+    monkeypatch.setattr(background.Checks, "run", slow)
+    async with client_of(options(seconds=0.4, tokens=50)) as client:
+        message = (await client.post("/embed", json={"texts": ["a word " * 50]})).json()["message"]
+    assert 0.3 <= float(re.findall(r"after ([0-9.]+) s", message)[0]) < 10
+
+
+async def test_what_is_refused_is_counted_by_its_kind() -> None:
+    kinds = ("SettingRefused", "UnknownModel", "InputError", "RequestTooLarge")
+    before = take_stats().errors
+    async with client_of(options(texts=2)) as client:
+        for body in ({"dimension": 3}, {"model": "x"}, {"texts": ["a"] * 3}):
+            assert (await client.post("/embed", json={"texts": ["a"], **body})).status_code >= 400
+        ids = {"model": "builtin", "input": [999_999]}
+        assert (await client.post("/v1/embeddings", json=ids)).status_code == 400
+    after = take_stats().errors
+    assert {kind: after.get(kind, 0) - before.get(kind, 0) for kind in kinds} == dict.fromkeys(kinds, 1)
+
+
+async def test_an_answer_does_not_grow_with_what_is_wrong() -> None:
+    async with client_of(options()) as client:
+        for path, body in (
+            ("/v1/embeddings", {"model": "x" * 100_000, "input": "a"}),
+            ("/embed", {"texts": ["a"], "x" * 100_000: 1}),
+            ("/embed", {"texts": ["a"], "model": "x" * 100_000}),
+        ):
+            answer = await client.post(path, json=body)
+            assert answer.status_code in (400, 404, 422)
+            assert len(answer.content) < 3 * gate.SAID_CHARACTERS
 
 
 async def test_token_ids_beyond_the_limit_and_too_many_checks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,7 +269,7 @@ async def test_limits_are_413_before_anything_is_computed() -> None:
     assert [answer.status_code for answer in (many, long, large, unsaid, right)] == [413, 413, 413, 413, 200]
     assert many.json()["field"] == "texts"
     assert "3 texts, and 2 is the most" in many.json()["message"]
-    assert "tokens, and 50 is the most" in long.json()["message"]
+    assert "more than 50 tokens" in long.json()["message"]
     assert "larger than 1000 bytes" in large.json()["message"]
     assert "larger than 1000 bytes" in unsaid.json()["message"]
 

@@ -342,6 +342,16 @@ async def test_health_follows_the_server(monkeypatch: pytest.MonkeyPatch) -> Non
         await asyncio.wait_for(stopping, 10)
 
 
+async def test_a_call_that_comes_while_the_server_stops_is_told_so() -> None:
+    async with client_of() as (client, server):
+        assert (await client.embed(EmbedRequest(texts=["a"]))).dimension == 256
+        stopping = asyncio.ensure_future(server.stop(30))
+        for call in (client.embed, client.raw_stream):
+            refused = await failure(call(EmbedRequest(texts=["a"])) if call is client.embed else call().read())
+            assert (refused.code(), trailing(refused)["error-code"]) == (Status.UNAVAILABLE, "stopping")
+        await asyncio.wait_for(stopping, 10)
+
+
 def hold_embedding(monkeypatch: pytest.MonkeyPatch) -> tuple[asyncio.Event, asyncio.Event]:
     """(that it was asked for, that it may go on) of whatever is embedded."""
     asked, go, real = asyncio.Event(), asyncio.Event(), Encoder.aembed

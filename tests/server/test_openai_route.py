@@ -41,7 +41,7 @@ async def ask(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
 
 async def test_texts_one_text_and_base64(client: httpx.AsyncClient) -> None:
     want = FUNCTION.encode(TEXTS)
-    answer = (await ask(client, input=TEXTS)).json()
+    answer = (await ask(client, input=TEXTS, encoding_format=None)).json()
     assert (answer["object"], answer["model"]) == ("list", "builtin")
     assert [each["index"] for each in answer["data"]] == [0, 1]
     np.testing.assert_allclose([each["embedding"] for each in answer["data"]], want, atol=2e-6)
