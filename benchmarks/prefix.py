@@ -67,7 +67,7 @@ def of_model(model: str, tokenizer: str, queries: int, batches: int) -> dict[str
         result[f"{name}_p50_s"] = percentile(taken[:queries], 50)
         result[f"{name}_p95_s"] = percentile(taken[:queries], 95)
         result[f"{name}_batch_s"] = medians({"s": each} for each in taken[queries:])["s"]
-    own = loaded.tokenizer.count(texts[queries:])
+    own = sum(loaded.tokenizer.lengths(texts[queries:])) + batches * BATCH * loaded.tokenizer.special_tokens
     shared = batches * BATCH * len(make_plan(encoder.vectors, loaded, "query").prompt_tokens)
     result["batch_tokens_times"] = (own + shared) / own if loaded.network.causal else 1.0  # else nothing is reused
     result["p50_ratio"] = result["with_p50_s"] / result["without_p50_s"]
