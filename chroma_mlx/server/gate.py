@@ -28,7 +28,7 @@ REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 # A client whose whole body takes longer is not waited for.
 BODY_SECONDS: Final = 30.0
 
-# What an answer says of a problem is no longer, however long what the client sent and it repeats.
+# A problem's message, and its field, are no longer, however much of what the client sent they repeat.
 SAID_CHARACTERS: Final = 1000
 
 R = TypeVar("R")
@@ -271,12 +271,12 @@ def problem_of_route(problem: Problem, path: str) -> Problem:
 
 def problem_body(problem: Problem, path: str, request_id: str) -> dict[str, Any]:
     """OpenAI's error object below /v1, and elsewhere the problem itself."""
-    message, field = problem.message[:SAID_CHARACTERS], problem.field and problem.field[:SAID_CHARACTERS]
+    message, place = problem.message[:SAID_CHARACTERS], problem.field and problem.field[:SAID_CHARACTERS]
     if not path.startswith("/v1/"):
-        return {"code": problem.code, "message": message, "field": field, "request_id": request_id}
+        return {"code": problem.code, "message": message, "field": place, "request_id": request_id}
     kinds = {401: "authentication_error", 429: "rate_limit_error", 404: "invalid_request_error"}
     kind = kinds.get(problem.status, "server_error" if problem.status >= 500 else "invalid_request_error")
-    return {"error": {"message": message, "type": kind, "param": field, "code": problem.code}}
+    return {"error": {"message": message, "type": kind, "param": place, "code": problem.code}}
 
 
 class JSONLines(logging.Formatter):

@@ -29,10 +29,9 @@ AT_ONCE: Final = 8
 DETAILS_CHARACTERS: Final = 500
 # Calls under way at the same time, streams and what watches the health included; gRPC itself refuses more.
 CALLS: Final = 1024
-# A server that is stopping refuses calls for so long, or until none has come for a while: gRPC itself would tell those
-# on their way that they were cancelled, which clients take for their own doing.
+# A server that is stopping refuses calls for so long: gRPC itself tells those that are on their way that they were
+# cancelled, which clients take for their own doing.
 REFUSE_SECONDS: Final = 1.0
-QUIET_SECONDS: Final = 0.1
 # What watches the health is told that it ends before its stream does.
 GOODBYE_SECONDS: Final = 0.2
 
@@ -64,7 +63,6 @@ class GRPCServer:
     def __init__(self, options: ServerOptions, service: EmbeddingService, observe: Observe) -> None:
         self._service, self._key, self._observe = service, options.api_key, observe
         self._stopping = asyncio.Event()
-        self._last = 0.0  # when a call came, by the loop's time
         self._health = _Health(self._stopping)
         settings = [
             ("grpc.max_receive_message_length", options.limits.body_bytes),
@@ -99,15 +97,11 @@ class GRPCServer:
         await self._health.say(health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, seconds: float) -> None:
-        """Takes no more calls, and gives those under way so long to end."""
+        """Refuses calls from now on, then connections, and gives what is under way so long to end."""
         await self._health.enter_graceful_shutdown()
         self._stopping.set()
-        loop = asyncio.get_running_loop()
-        began = self._last = loop.time()
-        until = began + min(seconds, REFUSE_SECONDS)
-        while (now := loop.time()) < min(until, self._last + QUIET_SECONDS):
-            await asyncio.sleep(min(until, self._last + QUIET_SECONDS) - now)
-        await self._server.stop(max(0.0, seconds - (loop.time() - began)))
+        await asyncio.sleep(min(seconds, REFUSE_SECONDS))
+        await self._server.stop(max(0.0, seconds - REFUSE_SECONDS))
 
     async def _embed(self, data: bytes, about: dict[str, Any]) -> bytes:
         request = _parse(messages.EmbedRequest, data)
@@ -197,7 +191,6 @@ class GRPCServer:
         request_id = request_id_of(headers)
         about: dict[str, Any] = {"request_id": request_id}
         try:
-            self._last = asyncio.get_running_loop().time()
             if not has_key(headers, self._key):
                 raise Refused(NO_KEY)
             if self._stopping.is_set():

@@ -35,9 +35,9 @@ NO_REQUEST: Final = Problem(status=400, code="invalid_http", message="This is no
 class BoundedProtocol(HttpToolsProtocol):
     """Uvicorn's, but a head is bounded in bytes and seconds, and whatever is wrong with one is answered as by a route.
 
-    A connection that does not ask, or takes nothing of its answer, is closed after the seconds for which one is kept
-    between two requests. A request to switch to another protocol is answered as if it were none, which a server may do
-    (https://www.rfc-editor.org/rfc/rfc9110#section-7.8): Java's client, for one, first asks for HTTP/2.
+    A connection that does not ask, or takes next to nothing of its answer, is closed after the seconds for which one is
+    kept between two requests. A request to switch to another protocol is answered as if it were none, which a server
+    may do (https://www.rfc-editor.org/rfc/rfc9110#section-7.8): Java's client, for one, first asks for HTTP/2.
     """
 
     def __init__(self, *arguments: Any, gate: Gate, **others: Any) -> None:
@@ -139,7 +139,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > HEAD_BYTES:
             self.refuse(TOO_LARGE)
         elif len(self.pipeline) >= PIPELINED:
-            self.refuse(NO_REQUEST)
+            self._hear_no_more()
         elif not self.parser.should_upgrade():
             self.on_head()
             self._in_body = True
@@ -170,8 +170,8 @@ class BoundedProtocol(HttpToolsProtocol):
     def refuse(self, problem: Problem) -> None:
         """Answers what is no request, or not a whole one, counts and logs it, and closes the connection.
 
-        Behind requests that are under way it is no longer heard of: their answers come first, and are the last. What
-        was answered before it was whole gets no second answer.
+        Behind requests that are under way it is no longer heard of: their answers come first, and are the last. (Of one
+        that waits among them, the body never comes.) What was answered before it was whole gets no second answer.
         """
         if self.transport.is_closing() or self._deaf:
             return
@@ -179,7 +179,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.transport.close()
             return
         if self._is_answering and (not self._in_body or self.pipeline):
-            self._deaf, self.cycle.keep_alive = True, False
+            self._hear_no_more()
             return
         path = getattr(self, "url", b"").decode("latin-1")
         asked = self._gate.request("", path, getattr(self, "headers", None) or [], time.perf_counter())
@@ -187,6 +187,10 @@ class BoundedProtocol(HttpToolsProtocol):
         if not self._is_answering:  # else the request whose body it is is recorded
             self._gate.record(asked, refusal.status)
         self.write(refusal, asked.stamp, keep=False)
+
+    def _hear_no_more(self) -> None:
+        """What came before is answered, and then the connection closed."""
+        self._deaf, self.cycle.keep_alive = True, False
 
     def write(self, refusal: Refusal, *more: tuple[bytes, bytes], keep: bool) -> None:
         """Sends an answer that no application makes, and closes the connection unless it is to be kept."""
@@ -205,8 +209,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     @property
     def _is_answered(self) -> bool:
-        """Whether what comes is the rest of a request that has its answer."""
-        return self._in_body and not self._is_answering
+        """Whether what comes is the rest of a request that has its answer, or the beginning of one."""
+        return self._in_body and (not self._is_answering or self.cycle.response_started)
 
     def _wait(self, seconds: float | None) -> None:
         """For the next head, so long from now, or not at all."""
@@ -228,7 +232,10 @@ class BoundedProtocol(HttpToolsProtocol):
         self._untaken = None if left is None else self.loop.call_later(self.timeout_keep_alive, self._look, left)
 
     def _look(self, before: int) -> None:
-        """Whether a client took any of its answer meanwhile; closing alone would wait for it for ever."""
+        """Whether a client took any of its answer meanwhile; closing alone would wait for it for ever.
+
+        The system asks for more when a third of its own buffer is free, some hundred kilobytes.
+        """
         left = self.transport.get_write_buffer_size()
         if left < before:
             self._watch(left)

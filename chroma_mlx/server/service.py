@@ -169,14 +169,14 @@ class EmbeddingService:
         started = time.perf_counter()
         try:
             with _counted():
-                name, encoder, texts, kind = await self._prepare(texts, model, kind, settings, started)
+                name, space, encoder, texts, kind = await self._prepare(texts, model, kind, settings, started)
             found = await encoder.aembed(texts, kind, timeout_s=self._left(started))
         except ConfigError as error:
             raise Misconfigured(str(error)) from error
         except DeadlineExceeded as error:  # which knows of its own part of the time alone
             raise DeadlineExceeded(waited_s=time.perf_counter() - started) from error
         milliseconds = (time.perf_counter() - started) * 1000
-        return Answer(found.vectors, name, self._space(encoder), found.tokens, milliseconds)
+        return Answer(found.vectors, name, space, found.tokens, milliseconds)
 
     async def _prepare(
         self,
@@ -185,8 +185,8 @@ class EmbeddingService:
         kind: Kind | None,
         settings: Mapping[str, Any],
         started: float,
-    ) -> tuple[str, Encoder, list[str], Kind]:
-        """The model's name here, what embeds, and of what texts; nothing is wrong with them that can be known yet."""
+    ) -> tuple[str, str, Encoder, list[str], Kind]:
+        """The model's name here, its space, what embeds, the texts, in which nothing wrong can be found yet, their kind."""
         name, suffix = self._resolve(model)
         if len(texts) > self.limits.texts:
             raise RequestTooLarge(f"The request has {len(texts)} texts, and {self.limits.texts} is the most in one.")
@@ -205,7 +205,7 @@ class EmbeddingService:
             loaded = await self._within(self._load(self._encoder(name)), started)
         try:
             encoder = self._encoder(name, **given)
-            self._space(encoder)
+            space = self._space(encoder)
         except ConfigError as error:
             if not given:
                 raise
@@ -216,7 +216,7 @@ class EmbeddingService:
         if sum(map(len, texts)) * 4 + len(texts) * loaded.tokenizer.special_tokens > self.limits.tokens:
             counting = self._checks.run(loaded.tokenizer.count, texts, self.limits.tokens)
             self._refuse_tokens(await self._within(counting, started))
-        return name, encoder, list(texts), kind  # type: ignore[arg-type]  # ids are texts by now
+        return name, space, encoder, list(texts), kind  # type: ignore[arg-type]  # ids are texts by now
 
     def _left(self, started: float) -> float:
         return max(0.0, self.limits.seconds - (time.perf_counter() - started))

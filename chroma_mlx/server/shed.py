@@ -163,7 +163,6 @@ class SheddingProtocol(BoundedProtocol):
     def _pass_on(self) -> None:
         """The head, to the application."""
         self._unset_keepalive_if_required()  # set by the answer before it, in the same piece of data
-        self._wait(None)
         super().on_head()
 
     def _answer(self, refusal: Refusal) -> None:

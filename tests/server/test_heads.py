@@ -213,7 +213,7 @@ async def test_what_is_wrong_behind_a_request_takes_nothing_of_its_answer(
 async def test_what_is_wrong_in_a_body_behind_a_request_is_that_request_s_fault(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(gate, "BODY_SECONDS", 0.1)
+    monkeypatch.setattr(gate, "BODY_SECONDS", 1.0)
     async with connected() as client:
         await client.send(SLOW + CHUNKED + b"ZZ\r\n")
         assert [(await client.answer())[0] for _ in range(2)] == [200, 408]
