@@ -186,7 +186,7 @@ class EmbeddingService:
         settings: Mapping[str, Any],
         started: float,
     ) -> tuple[str, str, Encoder, list[str], Kind]:
-        """The model's name here, its space, what embeds, what texts, and their kind; nothing is found wrong with them."""
+        """The model's name here, its space, what embeds, what texts, and their kind; nothing is wrong with them yet."""
         name, suffix = self._resolve(model)
         if len(texts) > self.limits.texts:
             raise RequestTooLarge(f"The request has {len(texts)} texts, and {self.limits.texts} is the most in one.")
