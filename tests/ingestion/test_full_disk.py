@@ -116,7 +116,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("only root on Linux mounts a file system")
     folder = tmp_path / "small"
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True)
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)], capture_output=True)
     if done.returncode:
         pytest.skip("mounting is not allowed here")
     yield folder
@@ -130,7 +130,7 @@ def test_a_database_whose_disk_fills_up_goes_on_once_there_is_room(
     monkeypatch.setattr("chroma_mlx.ingestion.preparing.BATCH_S", 0.01)
     rows = [{"id": f"r{number}", "text": f"Record {number}. " * 20} for number in range(1_500)]
     file = write_jsonl(tmp_path / "a.jsonl", rows)
-    (small_disk / "ballast").write_bytes(bytes(MIB + MIB // 2))
+    (small_disk / "ballast").write_bytes(bytes(5 * MIB + MIB // 2))
     options: dict[str, Any] = {"id_column": "id", "base": tmp_path}
     place = Folder(path=small_disk / "db")
     with pytest.raises(DiskFull, match=r"A disk is full \(.*\)\. What was written until then stays"):
