@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Any
 
@@ -87,6 +86,6 @@ def describe(results: dict[str, Any]) -> str:
         lines.append(
             f"| {name} | {r['with_p50_s'] * 1000:,.1f} ms, {r['without_p50_s'] * 1000:,.1f} ms | {r['p50_ratio']:.2f} "
             f"| {r['with_batch_s'] * 1000:,.1f} ms, {r['without_batch_s'] * 1000:,.1f} ms | {r['batch_times']:.2f} "
-            f"| {r.get('batch_tokens_times', math.nan):.2f} | {r['furthest']:.1e} |"
+            f"| {r['batch_tokens_times']:.2f} | {r['furthest']:.1e} |"
         )
     return "\n".join(lines)
